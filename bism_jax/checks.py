@@ -1,0 +1,103 @@
+"""Checks of arguments: each error names the argument, the reason and the alternative."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+
+def non_negative_int(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is an integer of at least 0."""
+    if not _is_int(value) or value < 0:
+        raise ValueError(f"{name} must be an integer of at least 0, not {value!r}.")
+
+
+def positive_int(name: str, value: Any, alternative: str | None = None) -> None:
+    """Raises ValueError unless `value` is an integer of at least 1."""
+    if not _is_int(value) or value < 1:
+        hint = f"; or use {alternative}" if alternative else ""
+        raise ValueError(f"{name} must be an integer of at least 1, not {value!r}{hint}.")
+
+
+def positive(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a finite number above 0."""
+    if not _is_number(value) or not value > 0:
+        raise ValueError(f"{name} must be a finite number above 0, not {value!r}.")
+
+
+def non_negative(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a finite number of at least 0."""
+    if not _is_number(value) or not value >= 0:
+        raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}.")
+
+
+def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raises ValueError unless `value` is among `choices`."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name}={value!r} is unknown; choose one of {listed}.")
+
+
+def floating_tree(name: str, tree: PyTree) -> None:
+    """Raises ValueError unless `tree` has leaves and all of them are real floating arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if not leaves:
+        raise ValueError(f"{name} has no parameters: it is an empty tree.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            where = name + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{where} has dtype {leaf.dtype}, which cannot be optimised; use a floating dtype, or "
+                "pass it in theta or inputs."
+            )
+
+
+def leading_axis(name: str, tree: PyTree, length: int) -> None:
+    """Raises ValueError unless each leaf has a leading axis of `length`."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if leaf.ndim == 0 or leaf.shape[0] != length:
+            where = name + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{where} has shape {leaf.shape}, but needs a leading axis of num_steps={length}: one "
+                "slice a lower-level step. Pass what does not change in theta."
+            )
+
+
+def scalar_loss(name: str, shape: Any) -> None:
+    """Raises ValueError unless `shape` is that of one floating scalar."""
+    if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise ValueError(f"{name} must return one floating scalar, but returns {shape}; average it.")
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+
+
+def instance(name: str, value: Any, protocol: type, example: str) -> None:
+    """Raises TypeError unless `value` has what the protocol asks for and is not a class."""
+    members = [member for member in dir(protocol) if not member.startswith("_")]
+    if isinstance(value, type) or not all(hasattr(value, member) for member in members):
+        raise TypeError(f"{name} must be a value such as {example}, not {value!r}.")
+
+
+def optimizer(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is an optax transformation."""
+    if not callable(getattr(value, "init", None)) or not callable(getattr(value, "update", None)):
+        raise TypeError(f"{name} must be an optax transformation such as optax.adam(1e-3), not {value!r}.")
+
+
+def optimizer_pair(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` holds the optimisers of theta and phi."""
+    if not isinstance(value, tuple) or not hasattr(value, "theta") or not hasattr(value, "phi"):
+        raise TypeError(f"{name} must be Optimizers(theta=..., phi=...), not {value!r}.")
+    optimizer(f"{name}.theta", value.theta)
+    optimizer(f"{name}.phi", value.phi)

@@ -1,0 +1,33 @@
+"""Data sets: toy densities on the plane, and image sets read from a local folder; nothing is downloaded."""
+
+from bism_jax.data.directory import data_directory
+from bism_jax.data.frey_face import load_frey_face
+from bism_jax.data.splits import Splits
+from bism_jax.data.toy import (
+    TOYS,
+    ToyDensity,
+    checkerboard,
+    checkerboard_splits,
+    eight_gaussians,
+    pinwheel,
+    rings,
+    toy,
+    two_moons,
+    two_spirals,
+)
+
+__all__ = [
+    "TOYS",
+    "Splits",
+    "ToyDensity",
+    "checkerboard",
+    "checkerboard_splits",
+    "data_directory",
+    "eight_gaussians",
+    "load_frey_face",
+    "pinwheel",
+    "rings",
+    "toy",
+    "two_moons",
+    "two_spirals",
+]

@@ -1,0 +1,167 @@
+"""The lower-level problem, its solution, and the one optimiser step that every strategy repeats."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PyTree
+
+from bism_jax import checks
+
+LossFn = Callable[[Any, Any, Any], Float[Array, ""]]
+LowerGradient = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
+
+
+@dataclass(frozen=True)
+class LowerProblem:
+    """Minimise `loss_fn(phi, theta, input_k)` over phi by steps of an optimiser.
+
+    What a hypergradient should see is best passed as an argument of `loss_fn`; an array that the loss
+    closes over is treated as a part of theta.
+
+    Attributes:
+        loss_fn: `(phi, theta, input_k) -> scalar`.
+        optimizer: any optax transformation whose update needs no more than gradient, state and
+            parameters (a line search, which asks for the loss, raises). An Adam with
+            `eps_root=0` has an infinite derivative where a second moment is exactly zero; give it
+            a small `eps_root`.
+        axis_name: the mapped axis of `pmap` or `shard_map`, or several, over which loss and gradient
+            are averaged at every step; None under `jit`.
+    """
+
+    loss_fn: LossFn
+    optimizer: optax.GradientTransformation
+    axis_name: str | tuple[str, ...] | None = None
+
+    def mean(self, tree: PyTree) -> PyTree:
+        """The average over the mapped axis; the tree itself where there is none."""
+        return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
+
+
+class LowerSolution(NamedTuple):
+    """What `strategy.solve` returns.
+
+    Attributes:
+        phi: the parameters after the last step; the hypergradient flows through these alone.
+        opt_state: the optimiser's state after the last step; carries no gradient.
+        losses: `[num_steps]`, the loss before each step; carries no gradient.
+    """
+
+    phi: PyTree
+    opt_state: PyTree
+    losses: Float[Array, " num_steps"]
+
+
+class Strategy(Protocol):
+    """How to differentiate through a lower-level problem; the primal result is the same for all."""
+
+    @property
+    def num_steps(self) -> int:
+        """The number of optimiser steps, N."""
+        ...
+
+    def solve(
+        self,
+        problem: LowerProblem,
+        phi: PyTree,
+        theta: PyTree,
+        inputs: PyTree = None,
+        opt_state: PyTree = None,
+    ) -> LowerSolution:
+        """Runs `num_steps` steps from `phi`."""
+        ...
+
+
+Carry = tuple[Any, Any]
+StepFn = Callable[[Carry, Any], tuple[Carry, Float[Array, ""]]]
+
+
+def make_step(problem: LowerProblem, gradient_fn: LowerGradient, theta: PyTree) -> StepFn:
+    """One optimiser step as a body for `lax.scan`: `((phi, opt_state), input_k) -> (..., loss)`."""
+
+    # Recomputing a few elementwise operations is cheaper than storing what they leave behind: with
+    # Adam, 4 arrays of the size of phi a step instead of more than 6.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def update(grads: PyTree, opt_state: PyTree, phi: PyTree) -> Carry:
+        updates, opt_state = problem.optimizer.update(grads, opt_state, phi)
+        return optax.apply_updates(phi, updates), opt_state
+
+    def step(carry: Carry, input_k: Any) -> tuple[Carry, Float[Array, ""]]:
+        phi, opt_state = carry
+        loss, grads = problem.mean(gradient_fn(phi, theta, input_k))
+        return update(grads, opt_state, phi), jax.lax.stop_gradient(loss)
+
+    return step
+
+
+class Prepared(NamedTuple):
+    """The arguments of `solve`, checked, with what the loss closes over moved into theta."""
+
+    problem: LowerProblem
+    phi: PyTree
+    theta: PyTree
+    inputs: PyTree
+    opt_state: PyTree
+
+
+def prepare(
+    problem: LowerProblem, num_steps: int, phi: PyTree, theta: PyTree, inputs: PyTree, opt_state: PyTree
+) -> Prepared:
+    """Checks the arguments, traces the loss once, and starts an optimiser state where none is given."""
+    phi, theta, inputs = jax.tree.map(jnp.asarray, (phi, theta, inputs))
+    checks.floating_tree("phi", phi)
+    checks.leading_axis("inputs", inputs, num_steps)
+    if opt_state is None:
+        opt_state = problem.optimizer.init(phi)
+    if num_steps > 0:
+        loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs))
+        problem = replace(problem, loss_fn=loss_fn)
+    return Prepared(problem, phi, theta, inputs, opt_state)
+
+
+def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> tuple[LossFn, PyTree]:
+    """The loss with every array that it closes over as an argument: `loss_fn(phi, (theta, arrays), x)`.
+
+    A custom derivative rule cannot see what its function closes over; an argument it can.
+    """
+    jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
+    checks.scalar_loss("loss_fn", shape)
+
+    def hoisted(phi: PyTree, theta_and_arrays: PyTree, input_k: PyTree) -> Float[Array, ""]:
+        theta, arrays = theta_and_arrays
+        leaves = jax.tree.leaves((phi, theta, input_k))
+        return jax.core.eval_jaxpr(jaxpr.jaxpr, arrays, *leaves)[0]
+
+    return hoisted, (theta, [jnp.asarray(array) for array in jaxpr.consts])
+
+
+def first_input(inputs: PyTree) -> PyTree:
+    """The input of the first step."""
+    return jax.tree.map(lambda leaf: leaf[0], inputs)
+
+
+def run(
+    step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, unroll: bool | None = None
+) -> tuple[Carry, Float[Array, " num_steps"]]:
+    """`num_steps` steps by `lax.scan`."""
+    if unroll is None:
+        unroll = _is_faster_unrolled(num_steps)
+    return jax.lax.scan(step, carry, inputs, length=num_steps, unroll=unroll or 1)
+
+
+def _is_faster_unrolled(num_steps: int) -> bool:
+    # XLA's CPU backend runs convolutions inside a loop an order of magnitude slower than outside, and
+    # a loop of small kernels pays for every iteration; compile time forbids it for long loops.
+    return jax.default_backend() == "cpu" and num_steps <= 8
+
+
+def solution(carry: Carry, losses: Float[Array, " num_steps"]) -> LowerSolution:
+    """The result of the last step, with the auxiliary parts cut off from differentiation."""
+    phi, opt_state = carry
+    return LowerSolution(phi, jax.lax.stop_gradient(opt_state), losses)

@@ -1,0 +1,68 @@
+"""Truncated unrolling: differentiate through the last steps only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from bism_jax import checks
+from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, prepare
+from bism_jax.hypergradient.stop_gradient import StopGradient
+from bism_jax.hypergradient.unrolled import Unrolled
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Reverse mode through the last T of N steps; the first N - T take theta as a constant.
+
+    An estimator, whose bias falls geometrically in T on a strongly convex lower level (Shaban et al.,
+    AISTATS 2019, arXiv 1810.10667). The optimiser's state carries over from the head to the tail, so the
+    primal result is that of `Unrolled`. Derivatives through the head, and so with respect to phi^0 and
+    the head's `inputs`, are zero by definition where T < N.
+
+    Attributes:
+        num_steps: N.
+        last: T, from 1 to N.
+        mixed_mode: as in `Unrolled`.
+
+    Raises:
+        ValueError: on a negative `num_steps` or a `last` outside of 1 to N.
+    """
+
+    num_steps: int
+    last: int
+    mixed_mode: bool = True
+
+    def __post_init__(self) -> None:
+        checks.non_negative_int("num_steps", self.num_steps)
+        checks.positive_int("last", self.last, alternative="StopGradient(num_steps)")
+        if self.last > self.num_steps:
+            raise ValueError(
+                f"Truncated(num_steps={self.num_steps}, last={self.last}): last counts the "
+                "differentiated steps and cannot exceed num_steps; use Unrolled to differentiate all."
+            )
+
+    def solve(
+        self,
+        problem: LowerProblem,
+        phi: PyTree,
+        theta: PyTree,
+        inputs: PyTree = None,
+        opt_state: PyTree = None,
+    ) -> LowerSolution:
+        """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
+        problem, phi, theta, inputs, opt_state = prepare(
+            problem, self.num_steps, phi, theta, inputs, opt_state
+        )
+        head_steps = self.num_steps - self.last
+        head_inputs = jax.tree.map(lambda leaf: leaf[:head_steps], inputs)
+        tail_inputs = jax.tree.map(lambda leaf: leaf[head_steps:], inputs)
+        tail = Unrolled(self.last, mixed_mode=self.mixed_mode)
+        if head_steps == 0:
+            return tail.solve(problem, phi, theta, tail_inputs, opt_state)
+        head = StopGradient(head_steps).solve(problem, phi, theta, head_inputs, opt_state)
+        result = tail.solve(problem, head.phi, theta, tail_inputs, head.opt_state)
+        return result._replace(losses=jnp.concatenate([head.losses, result.losses]))

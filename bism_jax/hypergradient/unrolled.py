@@ -1,0 +1,124 @@
+"""Exact hypergradients: differentiate through every step of the lower-level optimiser."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from bism_jax import checks
+from bism_jax.hypergradient.mixed_mode import lower_gradient
+from bism_jax.hypergradient.problem import (
+    Carry,
+    LowerProblem,
+    LowerSolution,
+    StepFn,
+    first_input,
+    make_step,
+    prepare,
+    run,
+    solution,
+)
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """Reverse mode through all N steps; exact with respect to phi^0, theta and floating `inputs`.
+
+        phi^{n+1} = phi^n + optimizer(grad_phi G(phi^n, theta, x_n)),   n = 0 .. N-1
+        d/dtheta J(theta, phi^N) = dJ/dtheta + (dphi^N/dtheta)^T dJ/dphi
+
+    Memory grows with N by one phi and optimiser state a step, or with sqrt(N) where `segment` is set,
+    for one more evaluation of each lower-level gradient. `losses` and the returned `opt_state` carry
+    no gradient. Integer and key leaves of theta and `inputs` get none either. Second derivatives work;
+    forward mode (`jax.jvp`, `jax.jacfwd`) needs `mixed_mode=False`.
+
+    Attributes:
+        num_steps: N.
+        segment: None, the length of a checkpointed segment, or `"sqrt"` for the length nearest sqrt(N).
+            It need not divide N.
+        mixed_mode: whether Hessian-vector products come by forward-over-reverse differentiation
+            (arXiv 2505.00793), which stores no intermediate values of the loss; where the loss holds
+            a rule that may not be a true derivative, plain reverse mode is used and a warning says so.
+
+    Raises:
+        ValueError: on a negative `num_steps` or a `segment` that is neither positive nor `"sqrt"`.
+    """
+
+    num_steps: int
+    segment: int | Literal["sqrt"] | None = None
+    mixed_mode: bool = True
+
+    def __post_init__(self) -> None:
+        checks.non_negative_int("num_steps", self.num_steps)
+        if self.segment is not None and self.segment != "sqrt":
+            checks.positive_int("segment", self.segment, alternative='"sqrt" or None')
+
+    def solve(
+        self,
+        problem: LowerProblem,
+        phi: PyTree,
+        theta: PyTree,
+        inputs: PyTree = None,
+        opt_state: PyTree = None,
+    ) -> LowerSolution:
+        """Runs N steps from `phi`.
+
+        Args:
+            problem: loss and optimiser.
+            phi: lower-level parameters, floating leaves.
+            theta: higher-level parameters, any pytree.
+            inputs: pytree with leading axis N, one slice a step; None passes None to the loss.
+            opt_state: the optimiser's state; None starts a fresh one.
+
+        Raises:
+            ValueError: where `inputs` lacks the leading axis or the loss is no scalar.
+        """
+        problem, phi, theta, inputs, opt_state = prepare(
+            problem, self.num_steps, phi, theta, inputs, opt_state
+        )
+        if self.num_steps == 0:
+            return solution((phi, opt_state), jnp.zeros(0))
+        gradient_fn = lower_gradient(
+            problem.loss_fn, phi, theta, first_input(inputs), mixed_mode=self.mixed_mode
+        )
+        step = make_step(problem, gradient_fn, theta)
+        length = self._segment_length()
+        if length is None:
+            return solution(*run(step, (phi, opt_state), inputs, self.num_steps))
+        return solution(*_run_segments(step, (phi, opt_state), inputs, self.num_steps, length))
+
+    def _segment_length(self) -> int | None:
+        length = math.isqrt(self.num_steps - 1) + 1 if self.segment == "sqrt" else self.segment
+        return None if length is None or length >= self.num_steps else length
+
+
+def _run_segments(
+    step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, length: int
+) -> tuple[Carry, Float[Array, " num_steps"]]:
+    """Scans over checkpointed segments, the last of which may be shorter."""
+    count, remainder = divmod(num_steps, length)
+    split = count * length
+
+    def segment(carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, Float[Array, " length"]]:
+        return run(step, carry, inputs, length, unroll=False)
+
+    # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs.
+    checkpointed = jax.checkpoint(segment, static_argnums=2, prevent_cse=False)
+    stacked = jax.tree.map(lambda leaf: leaf[:split].reshape(count, length, *leaf.shape[1:]), inputs)
+    carry, losses = jax.lax.scan(
+        lambda carry, segment_inputs: checkpointed(carry, segment_inputs, length),
+        carry,
+        stacked,
+        length=count,
+    )
+    losses = losses.reshape(split)
+    if remainder:
+        rest = jax.tree.map(lambda leaf: leaf[split:], inputs)
+        carry, rest_losses = checkpointed(carry, rest, remainder)
+        losses = jnp.concatenate([losses, rest_losses])
+    return carry, losses

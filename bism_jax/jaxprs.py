@@ -1,0 +1,92 @@
+"""What a traced function depends on: the structural checks of the library read jaxprs, not values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+# Calls whose body takes and returns exactly the operands of the equation, once each.
+_TRANSPARENT_CALLS = frozenset(
+    {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call"}
+)
+
+
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf has a real floating dtype, so that it can carry a gradient."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def sub_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The bodies that an equation calls: of `jit`, `scan`, `cond`, a custom rule, and so on."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item
+
+
+def dependent_equations(
+    jaxpr: Jaxpr, dependent: Sequence[bool], visit: Callable[[JaxprEqn], None]
+) -> list[bool]:
+    """Visits every equation, nested ones too, that depends on the marked inputs of `jaxpr`.
+
+    The dependence is exact through plain calls and an over-estimate through loops and branches.
+
+    Args:
+        jaxpr: the traced function.
+        dependent: a mark for each of its inputs.
+        visit: called with each equation that uses a marked value.
+
+    Returns:
+        A mark for each output: whether it depends on a marked input.
+    """
+    marked = {var for var, mark in zip(jaxpr.invars, dependent, strict=True) if mark}
+
+    def is_marked(atom: Any) -> bool:
+        return not isinstance(atom, Literal) and atom in marked
+
+    for eqn in jaxpr.eqns:
+        marks = [is_marked(atom) for atom in eqn.invars]
+        if not any(marks):
+            continue
+        visit(eqn)
+        out_marks = [True] * len(eqn.outvars)
+        for body in sub_jaxprs(eqn):
+            aligned = len(body.invars) == len(marks)
+            body_marks = marks if aligned else [True] * len(body.invars)
+            if eqn.primitive.name in _TRANSPARENT_CALLS and aligned:
+                out_marks = dependent_equations(body, body_marks, visit)
+            else:
+                dependent_equations(body, [True] * len(body.invars), visit)
+        marked.update(var for var, mark in zip(eqn.outvars, out_marks, strict=True) if mark)
+    return [is_marked(atom) for atom in jaxpr.outvars]
+
+
+def has_gradient(fn: Callable[..., Any], argnum: int, *args: Any) -> bool:
+    """Whether reverse mode sends anything from the output of `fn` back to argument `argnum`.
+
+    Decided on the jaxpr of the vector-Jacobian product, so that neither values nor a lucky zero
+    matter: a value that passes through a comparison, a rounding or `stop_gradient` does not count.
+
+    Args:
+        fn: a function of pytrees that returns a pytree of floating arrays.
+        argnum: which argument.
+        *args: arguments, arrays or `jax.ShapeDtypeStruct`.
+    """
+
+    def pull_back(cotangent: Any, *args: Any) -> Any:
+        def of_argument(argument: Any) -> Any:
+            return fn(*args[:argnum], argument, *args[argnum + 1 :])
+
+        return jax.vjp(of_argument, args[argnum])[1](cotangent)
+
+    cotangent = jax.eval_shape(fn, *args)
+    jaxpr = jax.make_jaxpr(pull_back)(cotangent, *args).jaxpr
+    num_cotangents = len(jax.tree.leaves(cotangent))
+    marks = [index < num_cotangents for index in range(len(jaxpr.invars))]
+    return any(dependent_equations(jaxpr, marks, lambda eqn: None))

@@ -1,0 +1,129 @@
+"""The two losses of bi-level score matching as functions of explicit noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from bism_jax.hypergradient import LowerProblem, LowerSolution, Strategy
+from bism_jax.methods.batch_shard import BatchShard
+from bism_jax.objectives import (
+    Divergence,
+    Objective,
+    draw_latent_noise,
+    latent_score,
+    map_particles,
+    sample_latents,
+)
+from bism_jax.typing import EnergyFn, Noise, Params, PosteriorFn
+
+
+class LevelNoise(NamedTuple):
+    """The noise of one loss, or of several with a leading axis.
+
+    Attributes:
+        visible: the objective's, `[B, ...]`.
+        latent: the posterior's, `[P, B, ...]`, or keys `[P]` for a posterior that takes no noise.
+    """
+
+    visible: Noise
+    latent: Noise
+
+
+class LowerInput(NamedTuple):
+    """What a lower-level step sees.
+
+    Attributes:
+        v: the perturbed batch, `[B, *visible]`.
+        weight: of each data point, `[B]` or a number.
+        latent: noise, `[P, B, ...]`.
+    """
+
+    v: Float[Array, "batch *visible"]
+    weight: Any
+    latent: Noise
+
+
+@dataclass(frozen=True)
+class BilevelProblem:
+    """A model with the losses of both levels.
+
+        G(phi, theta) = mean_b w_b D(q(h|v~_b; phi) || p(h|v~_b; theta))           lower level
+        J(theta, phi) = mean_b F(grad_v [-E(v, h) - log q(h|v)], noise_b, v_b)     higher level
+
+    Attributes:
+        energy_fn: `(theta, v, h) -> [B]`.
+        posterior_fn: `(phi, v) -> distribution`.
+        objective: F.
+        divergence: D.
+        num_particles: P, latents a data point at both levels.
+        shard: the part of the batch that this device holds.
+    """
+
+    energy_fn: EnergyFn
+    posterior_fn: PosteriorFn
+    objective: Objective
+    divergence: Divergence
+    num_particles: int = 1
+    shard: BatchShard = BatchShard()
+
+    def draw_visible_noise(self, rng_key: Key[Array, ""], v: Array, sample_shape: tuple[int, ...]) -> Noise:
+        """The objective's noise with leading axes `sample_shape`."""
+        noise = self.objective.draw_noise(rng_key, self.shard.global_batch(v), sample_shape)
+        return self.shard.rows(noise, len(sample_shape), v.shape[0])
+
+    def draw_latent_noise(
+        self, rng_key: Key[Array, ""], phi: Params, v: Array, sample_shape: tuple[int, ...]
+    ) -> Noise:
+        """The posterior's noise with leading axes `(*sample_shape, P)`."""
+        # The noise depends on the posterior's shapes alone, so the compiler drops this evaluation.
+        posterior = self.posterior_fn(phi, self.shard.global_batch(v))
+        noise = draw_latent_noise(rng_key, posterior, (*sample_shape, self.num_particles))
+        return self.shard.rows(noise, len(sample_shape) + 1, v.shape[0])
+
+    def lower_input(self, v: Array, noise: LevelNoise) -> LowerInput:
+        """What the lower-level loss needs of the batch and its noise."""
+        return LowerInput(
+            self.objective.perturb(v, noise.visible),
+            self.objective.lower_weight(noise.visible),
+            noise.latent,
+        )
+
+    def lower_loss(self, phi: Params, theta: Params, data: LowerInput) -> Float[Array, ""]:
+        """G(phi, theta)."""
+        posterior = self.posterior_fn(phi, data.v)
+        losses = self.divergence.loss(self.energy_fn, theta, posterior, data.v, data.latent)
+        return jnp.mean(data.weight * losses)
+
+    def higher_loss(
+        self, theta: Params, phi: Params, v: Float[Array, "batch *visible"], noise: LevelNoise
+    ) -> Float[Array, ""]:
+        """J(theta, phi), with the latents drawn at the perturbed points."""
+        posterior = self.posterior_fn(phi, self.objective.perturb(v, noise.visible))
+
+        def of_particle(latent: Noise) -> Float[Array, " batch"]:
+            sample = sample_latents(posterior, latent)
+            score_fn = latent_score(self.energy_fn, self.posterior_fn, theta, phi, sample)
+            return self.objective.loss(score_fn, v, noise.visible)
+
+        return map_particles(of_particle, noise.latent).mean()
+
+    def unrolled_loss(
+        self,
+        theta: Params,
+        phi: Params,
+        v: Float[Array, "batch *visible"],
+        noise: LevelNoise,
+        strategy: Strategy,
+        problem: LowerProblem,
+        inputs: PyTree = None,
+        opt_state: PyTree = None,
+    ) -> tuple[Float[Array, ""], LowerSolution]:
+        """J(theta, phi^N(theta)), whose gradient in theta is the hypergradient, and the solution."""
+        solution = strategy.solve(problem, phi, theta, inputs, opt_state)
+        return self.higher_loss(theta, solution.phi, v, noise), solution
+
+

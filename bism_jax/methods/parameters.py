@@ -1,0 +1,62 @@
+"""Initial parameters of a model."""
+
+from __future__ import annotations
+
+import jax
+from jaxtyping import Array, Float, Key
+
+from bism_jax.models import Model
+from bism_jax.typing import Params
+
+
+def init_latent_model(
+    energy: Model,
+    posterior: Model,
+    rng_key: Key[Array, ""],
+    batch: Float[Array, "batch *visible"],
+    init_params: tuple[Params, Params] | None,
+) -> tuple[Params, Params]:
+    """`init_params`, or what the modules initialise on a batch and a latent sample for it.
+
+    Raises:
+        ValueError: where a plain function comes without `init_params`.
+    """
+    if init_params is not None:
+        return _given(init_params)
+    phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
+    phi = _init(posterior, "posterior_fn", phi_key, batch)
+    h = posterior.apply(phi, batch).sample(sample_key)
+    return _init(energy, "energy_fn", theta_key, batch, h), phi
+
+
+def init_free_energy(
+    energy: Model,
+    rng_key: Key[Array, ""],
+    batch: Float[Array, "batch *visible"],
+    init_params: tuple[Params, Params] | None,
+) -> Params:
+    """Likewise for a model of which only the free energy is used."""
+    if init_params is not None:
+        return _given(init_params)[0]
+    if energy.init is None:
+        raise _missing(energy, "energy_fn")
+    return energy.init(rng_key, batch, method="free_energy")
+
+
+def _init(model: Model, argument: str, rng_key: Key[Array, ""], *args: Array) -> Params:
+    if model.init is None:
+        raise _missing(model, argument)
+    return model.init(rng_key, *args)
+
+
+def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
+    if not isinstance(init_params, tuple) or len(init_params) != 2:
+        raise ValueError("init_params must be a pair (theta, phi); phi is None where there is no posterior.")
+    return init_params
+
+
+def _missing(model: Model, argument: str) -> ValueError:
+    return ValueError(
+        f"{argument}={model.name} is a plain function, so its parameters must be given: pass "
+        "init_params=(theta, phi), or a Flax module."
+    )

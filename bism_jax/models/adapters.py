@@ -1,0 +1,106 @@
+"""One view of a Flax Linen module, a Flax NNX module and a plain function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax import errors, linen, nnx
+from jaxtyping import Array, Key
+
+from bism_jax.typing import Params
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as pure functions of its parameters.
+
+    Attributes:
+        name: what to call it in messages.
+        apply: `(params, *args) -> result`.
+        init: `(rng_key, *args) -> params`, or None where the parameters must be given.
+        method: the pure form of an extra function by its name, or None where the model lacks it.
+    """
+
+    name: str
+    apply: Callable[..., Any]
+    init: Callable[..., Params] | None
+    method: Callable[[str], Callable[..., Any] | None]
+
+
+def as_model(argument: str, fn: Any) -> Model:
+    """Adapts `fn`, which was passed as `argument`, to a `Model`.
+
+    Raises:
+        TypeError: where `fn` is a class, or nothing that can be called.
+        ValueError: where a module keeps state beside its parameters.
+    """
+    if isinstance(fn, type):
+        raise TypeError(f"{argument} is the class {fn.__name__}; pass an instance, {fn.__name__}(...).")
+    if isinstance(fn, linen.Module):
+        return _adapt_linen(argument, fn)
+    if isinstance(fn, nnx.Module):
+        return _adapt_nnx(argument, fn)
+    if not callable(fn):
+        raise TypeError(
+            f"{argument} must be a Flax module or a function (params, ...), not {type(fn).__name__}."
+        )
+    name = getattr(fn, "__name__", type(fn).__name__)
+    return Model(name, fn, None, lambda method: getattr(fn, method, None))
+
+
+def _adapt_linen(argument: str, module: linen.Module) -> Model:
+    name = type(module).__name__
+
+    def init(rng_key: Key[Array, ""], *args: Any, method: str = "__call__") -> Params:
+        variables = _call(module.init, rng_key, *args, method=method)
+        extra = sorted(set(variables) - {"params"})
+        if extra:
+            raise _stateful(argument, name, f"mutable collections {extra}")
+        return variables
+
+    def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
+        return _call(module.apply, params, *args, **kwargs)
+
+    def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except errors.InvalidRngError as error:
+            raise _stateful(argument, name, "dropout or another draw of random numbers") from error
+
+    def method(method_name: str) -> Callable[..., Any] | None:
+        if not hasattr(type(module), method_name):
+            return None
+        return lambda params, *args: apply(params, *args, method=method_name)
+
+    return Model(name, apply, init, method)
+
+
+def _adapt_nnx(argument: str, module: nnx.Module) -> Model:
+    name = type(module).__name__
+    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    extra = sorted({type(value).__name__ for _, value in nnx.to_flat_state(rest)})
+    if extra:
+        raise _stateful(argument, name, f"the state {extra}")
+    params = nnx.to_pure_dict(params)
+
+    def call(params: Params, method: str, *args: Any) -> Any:
+        state = nnx.state(nnx.merge(graph, nnx.State(jax.tree.map(nnx.Param, params))), nnx.Param)
+        return getattr(nnx.merge(graph, state), method)(*args)
+
+    def method(method_name: str) -> Callable[..., Any] | None:
+        if not hasattr(module, method_name):
+            return None
+        return lambda params, *args: call(params, method_name, *args)
+
+    return Model(name, lambda p, *args: call(p, "__call__", *args), lambda key, *args: params, method)
+
+
+def _stateful(argument: str, name: str, what: str) -> ValueError:
+    return ValueError(
+        f"{argument}={name} uses {what}, but an energy and a posterior must be pure functions of their "
+        "parameters and inputs, or the unrolled steps would not see the same function. Remove it, or "
+        "switch it off in the module (deterministic=True, use_running_average=True with given statistics)."
+    )

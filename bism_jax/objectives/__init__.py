@@ -1,0 +1,36 @@
+"""Score-matching objectives, lower-level divergences and scores.
+
+Drawing noise is separate from the loss, which is a deterministic function of it.
+"""
+
+from bism_jax.objectives.denoising import DSM, MDSM, MultiscaleNoise
+from bism_jax.objectives.divergences import KL, Divergence, Fisher
+from bism_jax.objectives.implicit_score_matching import SM, SSM
+from bism_jax.objectives.latents import (
+    LatentSample,
+    draw_latent_noise,
+    latent_log_prob,
+    map_particles,
+    sample_latents,
+)
+from bism_jax.objectives.objective import Objective
+from bism_jax.objectives.score import latent_score, marginal_score
+
+__all__ = [
+    "DSM",
+    "KL",
+    "MDSM",
+    "SM",
+    "SSM",
+    "Divergence",
+    "Fisher",
+    "LatentSample",
+    "MultiscaleNoise",
+    "Objective",
+    "draw_latent_noise",
+    "latent_log_prob",
+    "latent_score",
+    "map_particles",
+    "marginal_score",
+    "sample_latents",
+]

@@ -1,0 +1,84 @@
+"""Lower-level divergences D(q(h|v; phi) || p(h|v; theta)), up to what does not depend on phi."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+from jaxtyping import Array, Float
+
+from bism_jax.objectives.latents import LatentSample, latent_log_prob, map_particles, sample_latents
+from bism_jax.objectives.objective import sum_events
+from bism_jax.typing import EnergyFn, Noise, Params
+
+
+class Divergence(Protocol):
+    """A per-sample loss of the posterior against an energy."""
+
+    def loss(
+        self,
+        energy_fn: EnergyFn,
+        theta: Params,
+        posterior: Any,
+        v: Float[Array, "batch *visible"],
+        noise: Noise,
+    ) -> Float[Array, " batch"]:
+        """The loss of each data point, with P particles given by their noise, `[P, ...]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class KL:
+    """The Kullback-Leibler divergence, or its importance-weighted form, up to log p(v).
+
+        D = mean_k [E(v, h_k) + log q(h_k | v)],                 h_k ~ q(h | v)
+        D = -log mean_k exp[-E(v, h_k) - log q(h_k | v)]         (importance_weighted)
+
+    The second is at most the first and tightens with the number of particles. (Burda, Grosse and
+    Salakhutdinov, ICLR 2016, arXiv 1509.00519.)
+
+    Attributes:
+        importance_weighted: whether to use the second form.
+    """
+
+    importance_weighted: bool = False
+
+    def loss(
+        self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise
+    ) -> Float[Array, " batch"]:
+        """D of each data point, `[B]`."""
+
+        def log_weight(noise: Noise) -> Float[Array, " batch"]:
+            sample = sample_latents(posterior, noise)
+            return -energy_fn(theta, v, sample.h) - latent_log_prob(posterior, sample)
+
+        log_weights = map_particles(log_weight, noise)
+        if not self.importance_weighted:
+            return -log_weights.mean(axis=0)
+        return math.log(log_weights.shape[0]) - jax.nn.logsumexp(log_weights, axis=0)
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """The Fisher divergence between posteriors, which needs no normaliser.
+
+        D = mean_k 1/2 |grad_h [-E(v, h_k) - log q(h_k | v)]|^2,   h_k ~ q(h | v)
+
+    grad_h is partial (the parameters of q held); phi is differentiated through h_k and those
+    parameters. (Bao et al., NeurIPS 2020, arXiv 2010.07856, sec. 3.)
+    """
+
+    def loss(
+        self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise
+    ) -> Float[Array, " batch"]:
+        """D of each data point, `[B]`."""
+
+        def log_ratio(h: Array) -> Array:
+            return (-energy_fn(theta, v, h) - latent_log_prob(posterior, LatentSample(h))).sum()
+
+        def squared_norm(noise: Noise) -> Float[Array, " batch"]:
+            return 0.5 * sum_events(jax.grad(log_ratio)(sample_latents(posterior, noise).h) ** 2)
+
+        return map_particles(squared_norm, noise).mean(axis=0)

@@ -1,0 +1,52 @@
+"""Latent samples as a deterministic function of explicit noise."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+from jaxtyping import Array, Float, Key, PyTree
+
+from bism_jax.typing import Noise, NoisePosterior, Posterior
+
+
+class LatentSample(NamedTuple):
+    """A draw h ~ q(h|v), with what its posterior wants back for an accurate log-probability.
+
+    Attributes:
+        h: `[B, *latent]`.
+        intermediates: None, or a function of h alone, such as its logit.
+    """
+
+    h: Array
+    intermediates: PyTree = None
+
+
+def draw_latent_noise(rng_key: Key[Array, ""], posterior: Posterior, sample_shape: tuple[int, ...]) -> Noise:
+    """Noise for `sample_shape` draws; for a posterior that cannot take noise, its keys are the noise."""
+    if isinstance(posterior, NoisePosterior):
+        return posterior.draw_noise(rng_key, sample_shape)
+    return jax.random.split(rng_key, sample_shape)
+
+
+def sample_latents(posterior: Posterior, noise: Noise) -> LatentSample:
+    """One draw, `h = transform(noise)`, reparameterised in the posterior's parameters."""
+    if isinstance(posterior, NoisePosterior):
+        return LatentSample(*posterior.transform(noise))
+    return LatentSample(posterior.sample(noise))
+
+
+def latent_log_prob(posterior: Any, sample: LatentSample) -> Float[Array, " batch"]:
+    """log q(h|v), `[B]`."""
+    if sample.intermediates is None:
+        return posterior.log_prob(sample.h)
+    return posterior.log_prob(sample.h, sample.intermediates)
+
+
+def map_particles(fn: Any, noise: Noise) -> Any:
+    """`fn` of each particle's noise, results stacked along a leading axis P."""
+    num_particles = jax.tree.leaves(noise)[0].shape[0]
+    if num_particles == 1:  # a batched product of one is slower than the product
+        result = fn(jax.tree.map(lambda leaf: leaf[0], noise))
+        return jax.tree.map(lambda leaf: leaf[None], result)
+    return jax.vmap(fn)(noise)

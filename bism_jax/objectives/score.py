@@ -1,0 +1,43 @@
+"""Scores: the gradient of a log density with respect to the visible variables."""
+
+from __future__ import annotations
+
+import jax
+from jaxtyping import Array
+
+from bism_jax.objectives.latents import LatentSample, latent_log_prob
+from bism_jax.typing import EnergyFn, FreeEnergyFn, Params, PosteriorFn, ScoreFn
+
+
+def latent_score(
+    energy_fn: EnergyFn, posterior_fn: PosteriorFn, theta: Params, phi: Params, sample: LatentSample
+) -> ScoreFn:
+    """The score estimate of a latent model, with h held fixed:
+
+        s(v) = grad_v [-E(v, h; theta) - log q(h | v; phi)]
+
+    It is the marginal score grad_v log p(v; theta) for every h where q is the true posterior. log q
+    depends on v through its own parameters; h does not, though it depends on phi, which the
+    hypergradient sees. (Bao et al., NeurIPS 2020, arXiv 2010.07856, eq. 5.)
+
+    Args:
+        energy_fn: `(theta, v, h) -> [B]`.
+        posterior_fn: `(phi, v) -> distribution`.
+        theta: energy parameters.
+        phi: posterior parameters.
+        sample: the latents, one a data point.
+
+    Returns:
+        A function `[B, *visible] -> [B, *visible]`.
+    """
+
+    def log_ratio(v: Array) -> Array:
+        log_prob = latent_log_prob(posterior_fn(phi, v), sample)
+        return (-energy_fn(theta, v, sample.h) - log_prob).sum()
+
+    return jax.grad(log_ratio)
+
+
+def marginal_score(free_energy_fn: FreeEnergyFn, theta: Params) -> ScoreFn:
+    """The score of a marginal energy, s(v) = -grad_v F(v; theta), as a function on `[B, *visible]`."""
+    return jax.grad(lambda v: -free_energy_fn(theta, v).sum())

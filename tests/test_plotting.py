@@ -1,0 +1,221 @@
+"""Pictures: what is drawn is what was given, and what cannot be drawn is refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from bism_jax import data, plotting
+
+RNG = np.random.default_rng(0)
+
+checkerboard_log_prob = jax.jit(data.checkerboard.log_prob)
+
+
+def test_density_panels_show_data_samples_and_density() -> None:
+    points = RNG.uniform(size=(50, 2))
+    figure = plotting.plot_density(points, 1 - points, checkerboard_log_prob, resolution=8)
+    panels = figure.axes[:3]
+    assert [panel.get_title() for panel in panels] == ["Data", "Samples", "Model density"]
+    np.testing.assert_allclose(panels[0].collections[0].get_offsets(), points)
+    np.testing.assert_allclose(panels[1].collections[0].get_offsets(), 1 - points)
+    square = np.kron(np.eye(2), np.full((4, 4), 2.0))
+    np.testing.assert_allclose(panels[2].images[0].get_array(), square, rtol=1e-6)
+    assert all(panel.get_aspect() == 1 for panel in panels)
+
+
+def test_density_is_not_transposed_or_flipped() -> None:
+    """A density that grows along the first coordinate alone, over a box that is no square."""
+    figure = plotting.plot_density(
+        np.zeros((1, 2)), np.zeros((1, 2)), lambda v: v[:, 0], ((0.0, 2.0), (-1.0, 0.0)), resolution=4
+    )
+    heat_map = figure.axes[2].images[0]
+    assert heat_map.get_extent() == [0, 2, -1, 0] and heat_map.origin == "lower"
+    centres = np.array([0.25, 0.75, 1.25, 1.75])
+    np.testing.assert_allclose(heat_map.get_array(), np.tile(np.exp(centres), (4, 1)), rtol=1e-6)
+
+
+def test_density_draws_at_most_max_points() -> None:
+    points = RNG.uniform(size=(30, 2))
+    figure = plotting.plot_density(points, points, lambda v: v[:, 0], resolution=2, max_points=10)
+    assert len(figure.axes[0].collections[0].get_offsets()) == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ((np.zeros((3, 3)), np.zeros((3, 2)), lambda v: v[:, 0]), r"data has shape \(3, 3\)"),
+        ((np.zeros((3, 2)), np.zeros(2), lambda v: v[:, 0]), r"samples has shape \(2,\)"),
+        ((np.zeros((3, 2)), np.zeros((3, 2)), lambda v: v), "log_density_fn returned .*one log density"),
+    ],
+)
+def test_density_refuses_other_shapes(arguments: tuple, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        plotting.plot_density(*arguments)
+
+
+def test_history_has_a_raw_curve_and_its_running_mean() -> None:
+    values = np.array([0.0, 3.0, 0.0, 3.0, 6.0, 9.0])
+    figure = plotting.plot_history({"loss": values, "norm": values}, np.arange(10, 70, 10), window=3)
+    assert [panel.get_title() for panel in figure.axes] == ["loss", "norm"]
+    raw, mean = figure.axes[0].lines
+    np.testing.assert_array_equal(raw.get_xdata(), np.arange(10, 70, 10))
+    np.testing.assert_array_equal(raw.get_ydata(), values)
+    np.testing.assert_allclose(mean.get_ydata(), [1.5, 1, 2, 3, 6, 7.5])
+
+
+def test_history_ignores_what_is_not_finite() -> None:
+    values = np.array([1.0, np.nan, 3.0, np.inf, 5.0])
+    figure = plotting.plot_history({"loss": values, "broken": values * np.nan}, window=3)
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata(), [1, 2, 3, 4, 5])
+    assert not figure.axes[1].lines and figure.axes[1].texts[0].get_text() == "no finite value"
+
+
+def test_a_long_history_is_thinned_and_keeps_its_spike() -> None:
+    values = RNG.normal(size=1_000_000)
+    values[123_456] = 50.0
+    figure = plotting.plot_history({"loss": values}, max_points=500)
+    raw, mean = figure.axes[0].lines
+    assert len(raw.get_xdata()) <= 500 and len(mean.get_xdata()) <= 500
+    assert raw.get_ydata().max() == 50 and raw.get_ydata().min() == values.min()
+    assert abs(mean.get_ydata()).max() < 0.05
+    # The spike is drawn but does not set the range.
+    assert figure.axes[0].get_ylim()[1] < 5
+
+
+def test_a_running_mean_survives_large_values() -> None:
+    values = 1e12 + np.tile([0.0, 1.0], 500)
+    figure = plotting.plot_history({"loss": values}, window=101)
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_ydata()[60:-60] - 1e12, 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (({},), "history is empty"),
+        (({"loss": np.zeros((4, 2))},), r"history\['loss'\] has shape \(4, 2\).*one scalar a step"),
+        (({"loss": np.zeros(4)}, np.arange(5)), r"history\['loss'\] has shape \(4,\), but steps has \(5,\)"),
+        (({"loss": np.zeros(0)},), r"history\['loss'\] has shape \(0,\)"),
+    ],
+)
+def test_history_refuses_what_is_no_scalar_curve(arguments: tuple, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        plotting.plot_history(*arguments)
+
+
+def test_history_refuses_an_empty_window() -> None:
+    with pytest.raises(ValueError, match="window must be an integer of at least 1"):
+        plotting.plot_history({"loss": np.zeros(4)}, window=0)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_image_grid_puts_images_row_by_row(channels: tuple[int, ...]) -> None:
+    images = RNG.uniform(size=(5, 4, 3, *channels))
+    figure = plotting.plot_image_grid(images, 3, "Faces", ["first", "second"])
+    mosaic = figure.axes[0].images[0].get_array()
+    assert mosaic.shape == (12, 15, *([3] if channels == (3,) else []))
+    for index, image in enumerate(images):
+        row, column = divmod(index, 3)
+        shown = mosaic[6 * row + 1 : 6 * row + 5, 5 * column + 1 : 5 * column + 4]
+        np.testing.assert_allclose(shown, image[..., 0] if channels == (1,) else image)
+    assert (mosaic[6:, 10:] == 1).all()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["first", "second"]
+    np.testing.assert_allclose(figure.axes[0].get_yticks(), [2.5, 8.5])
+    assert figure.axes[0].get_title() == "Faces"
+
+
+def test_images_are_scaled_from_bytes_and_clipped_from_floats() -> None:
+    for images, expected in (
+        (np.array([[[0, 51]]], np.uint8), [0.0, 0.2]),
+        (np.array([[[-1.0, 2.0]]]), [0.0, 1.0]),
+    ):
+        mosaic = plotting.plot_image_grid(images).axes[0].images[0].get_array()
+        np.testing.assert_allclose(mosaic[1, 1:3], expected)
+
+
+def test_image_grid_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"images has shape \(4, 560\); give \[n, height, width\]"):
+        plotting.plot_image_grid(np.zeros((4, 560)))
+    with pytest.raises(ValueError, match="row_labels has 1 entries for 2 rows"):
+        plotting.plot_image_grid(np.zeros((4, 2, 2)), 2, row_labels=["one"])
+    with pytest.raises(ValueError, match="columns must be an integer of at least 1"):
+        plotting.plot_image_grid(np.zeros((4, 2, 2)), 0)
+
+
+def test_reconstructions_lie_under_their_originals() -> None:
+    originals, reconstructions = np.full((3, 2, 2), 0.25), np.full((3, 2, 2), 0.75)
+    axes = plotting.plot_reconstructions(originals, reconstructions).axes[0]
+    mosaic = axes.images[0].get_array()
+    assert mosaic.shape == (8, 12)
+    assert mosaic[1, 1] == 0.25 and mosaic[5, 1] == 0.75
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Original", "Reconstruction"]
+    with pytest.raises(ValueError, match=r"has shape \(2, 2, 2\), but originals has \(3, 2, 2\)"):
+        plotting.plot_reconstructions(originals, reconstructions[:2])
+
+
+def test_curves_are_told_apart_and_listed_with_their_references() -> None:
+    x = np.arange(30.0)
+    curves = {name: (x, scale * x) for scale, name in enumerate(["BiDSM", "DSM", "CD-5"])}
+    figure = plotting.plot_curves(curves, "Iteration", "Log-likelihood (nats)", {"log 2": 0.693})
+    axes = figure.axes[0]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["BiDSM", "DSM", "CD-5", "log 2"]
+    for line, (given_x, given_y) in zip(axes.lines, curves.values(), strict=False):
+        np.testing.assert_array_equal(line.get_xdata(), given_x)
+        np.testing.assert_array_equal(line.get_ydata(), given_y)
+    assert list(axes.lines[3].get_ydata()) == [0.693, 0.693]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 4
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Iteration", "Log-likelihood (nats)")
+
+
+def test_curves_refuse_nothing_and_unequal_lengths() -> None:
+    with pytest.raises(ValueError, match="curves is empty"):
+        plotting.plot_curves({}, "x", "y")
+    with pytest.raises(ValueError, match=r"curves\['a'\] has x of shape \(3,\) and y of \(2,\)"):
+        plotting.plot_curves({"a": (np.zeros(3), np.zeros(2))}, "x", "y")
+
+
+def test_save_makes_the_folders_and_writes_the_picture(tmp_path: Path) -> None:
+    figure = plotting.plot_image_grid(np.zeros((2, 4, 4)), title="Black", row_labels=["row"])
+    path = plotting.save(figure, tmp_path / "new" / "folder" / "black.png", dpi=50)
+    width, height = figure.get_size_inches()
+    picture = matplotlib.image.imread(path)
+    assert picture.shape[:2] == (int(height * 50), int(width * 50))
+    assert picture[..., :3].min() < 0.1 and picture[..., :3].max() == 1
+
+
+def test_every_figure_can_be_written(tmp_path: Path) -> None:
+    points = RNG.uniform(size=(20, 2))
+    figures: list[Figure] = [
+        plotting.plot_density(points, points, checkerboard_log_prob, resolution=8),
+        plotting.plot_history({name: RNG.normal(size=100) for name in "abcde"}),
+        plotting.plot_curves({"a": (np.arange(3), np.arange(3))}, "x", "y", title="Curves"),
+    ]
+    for index, figure in enumerate(figures):
+        assert plotting.save(figure, tmp_path / f"{index}.png", dpi=40).stat().st_size > 1000
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=r'pip install "bism-jax\[experiments\]"'):
+        plotting.plot_history({"loss": np.zeros(3)})
+
+
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
+    """`data` and `plotting` by themselves, under an empty package in place of the library's own."""
+    code = f"""
+import sys, types
+sys.modules["bism_jax"] = types.ModuleType("bism_jax")
+sys.modules["bism_jax"].__path__ = [{str(Path(plotting.__file__).parent)!r}]
+import bism_jax.data, bism_jax.plotting
+print(*sorted({{"flax", "matplotlib", "tensorflow_datasets"}} & set(sys.modules)))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
