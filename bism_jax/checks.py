@@ -101,3 +101,37 @@ def optimizer_pair(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be Optimizers(theta=..., phi=...), not {value!r}.")
     optimizer(f"{name}.theta", value.theta)
     optimizer(f"{name}.phi", value.phi)
+
+
+def data_array(array: np.ndarray) -> None:
+    """Raises ValueError unless `array` holds rows of finite floating numbers."""
+    if array.ndim == 0 or array.size == 0:
+        raise ValueError(f"data is empty: its shape is {array.shape}; it must be [rows, *visible].")
+    if not np.issubdtype(array.dtype, np.floating) and array.dtype != jnp.bfloat16:
+        raise ValueError(
+            f"data has dtype {array.dtype}, but scores need floating data; convert and scale it, for "
+            "instance data.astype(np.float32) / 255."
+        )
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
+        count = int(array.size - finite.sum())
+        raise ValueError(
+            f"data holds {count} values that are NaN or infinite, the first in row {row}; remove those rows."
+        )
+
+
+def batch_fits(batch_size: int, num_rows: int) -> None:
+    """Raises ValueError where the data has fewer rows than a batch."""
+    if num_rows == 0:
+        raise ValueError("data is empty: it has no rows.")
+    if batch_size > num_rows:
+        raise ValueError(
+            f"batch_size={batch_size} exceeds the {num_rows} rows of data; pass batch_size={num_rows} or less."
+        )
+
+
+def fraction(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is at least 0 and below 1."""
+    if not _is_number(value) or not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}.")

@@ -1,0 +1,47 @@
+"""Block Gibbs sampling of a model with both conditionals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float, Key
+
+from bism_jax.typing import Params
+
+ConditionalSampler = Callable[[Params, Key[Array, ""], Array], Array]
+
+
+def gibbs(
+    sample_h: ConditionalSampler,
+    sample_v: ConditionalSampler,
+    theta: Params,
+    rng_key: Key[Array, ""],
+    v: Float[Array, "chains *visible"],
+    num_steps: int,
+) -> tuple[Float[Array, "chains *visible"], Array]:
+    """Alternates h ~ p(h | v) and v ~ p(v | h).
+
+    Args:
+        sample_h: `(theta, rng_key, v) -> h`.
+        sample_v: `(theta, rng_key, h) -> v`.
+        theta: the model's parameters.
+        rng_key: key.
+        v: where the chains start.
+        num_steps: sweeps, at least 1.
+
+    Returns:
+        The last v and the h it was drawn from.
+    """
+
+    def sweep(v: Array, key: Array) -> tuple[Array, Array]:
+        h_key, v_key = jax.random.split(key)
+        h = sample_h(theta, h_key, v)
+        return sample_v(theta, v_key, h), h
+
+    def body(carry: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], None]:
+        return sweep(carry[0], key), None
+
+    keys = jax.random.split(rng_key, num_steps)
+    carry, _ = jax.lax.scan(body, sweep(v, keys[0]), keys[1:])
+    return carry

@@ -1,0 +1,17 @@
+"""The training loop: `fit`, checkpoints, callbacks and devices."""
+
+from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Snapshot, TensorBoardLog
+from bism_jax.training.fit import FitResult, fit
+from bism_jax.training.run import DivergenceError
+
+__all__ = [
+    "CSVLog",
+    "Callback",
+    "DivergenceError",
+    "Evaluate",
+    "FitResult",
+    "JSONLLog",
+    "Snapshot",
+    "TensorBoardLog",
+    "fit",
+]

@@ -1,0 +1,153 @@
+"""How a training loop is laid out over devices: one SPMD program, or `pmap`.
+
+Both see the same global batch, so that the result does not depend on the number of devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, PyTree
+
+from bism_jax import checks
+
+_AXIS = "batch"
+
+
+class Layout(Protocol):
+    """Places arrays on devices and compiles a function of them.
+
+    Attributes:
+        axis_name: the mapped axis inside the function; None where it sees the global batch.
+    """
+
+    axis_name: str | None
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """A host tree on every device."""
+        ...
+
+    def split_indices(self, indices: np.ndarray) -> Array:
+        """`[steps, B]`, the same on every process, split over devices along B."""
+        ...
+
+    def split_batches(self, batches: np.ndarray) -> Array:
+        """This process's `[steps, B / processes, *visible]`, split over devices along B."""
+        ...
+
+    def constrain(self, batch: Array) -> Array:
+        """Inside the function: marks the split of a batch."""
+        ...
+
+    def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+        """`fn(state, data, selection, count) -> (state, infos)`, compiled for arguments like `args`."""
+        ...
+
+    def to_host(self, tree: PyTree) -> PyTree:
+        """One copy of a replicated tree as NumPy arrays."""
+        ...
+
+
+def make_layout(parallel: str | None, batch_size: int) -> Layout:
+    """The layout that `parallel` names: None or `"jit"` for one program, `"pmap"`.
+
+    Raises:
+        ValueError: for another name, or a batch that does not divide among the devices.
+    """
+    checks.one_of("parallel", parallel, (None, "jit", "pmap"))
+    num_devices = jax.device_count()
+    if batch_size % num_devices:
+        nearest = max(1, round(batch_size / num_devices)) * num_devices
+        raise ValueError(
+            f"batch_size={batch_size} does not divide among the {num_devices} devices; pass "
+            f"batch_size={nearest}, or show JAX fewer devices."
+        )
+    return PmapLayout() if parallel == "pmap" else MeshLayout()
+
+
+class MeshLayout:
+    """One program over a mesh of all devices, with the batch split and everything else replicated."""
+
+    axis_name = None
+
+    def __init__(self) -> None:
+        mesh = Mesh(np.array(jax.devices()), (_AXIS,), axis_types=(AxisType.Auto,))
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self._rows = NamedSharding(mesh, PartitionSpec(_AXIS))
+        self._steps_rows = NamedSharding(mesh, PartitionSpec(None, _AXIS))
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """A host tree on every device."""
+        return jax.tree.map(lambda leaf: self._place(np.asarray(leaf), self._replicated), tree)
+
+    def split_indices(self, indices: np.ndarray) -> Array:
+        """`[steps, B]`, split along B."""
+        return self._place(indices, self._steps_rows)
+
+    def split_batches(self, batches: np.ndarray) -> Array:
+        """`[steps, B / processes, *visible]`, split along B."""
+        batches = np.asarray(batches, jnp.result_type(batches))
+        return jax.make_array_from_process_local_data(self._steps_rows, batches)
+
+    def constrain(self, batch: Array) -> Array:
+        """Marks the split of a batch."""
+        return jax.lax.with_sharding_constraint(batch, self._rows)
+
+    def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+        """Compiles `fn` with its state donated."""
+        jitted = jax.jit(fn, donate_argnums=0, out_shardings=self._replicated)
+        return jitted.lower(*args).compile()
+
+    def to_host(self, tree: PyTree) -> PyTree:
+        """One copy as NumPy arrays."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+
+    def _place(self, array: np.ndarray, sharding: NamedSharding) -> Array:
+        array = np.asarray(array, jnp.result_type(array))
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+class PmapLayout:
+    """One program a device with explicit averages, for scripts in the older style."""
+
+    axis_name = _AXIS
+
+    def __init__(self) -> None:
+        self._num_local = jax.local_device_count()
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """A host tree with a leading device axis."""
+        return jax.tree.map(lambda leaf: self._stack([np.asarray(leaf)] * self._num_local), tree)
+
+    def split_indices(self, indices: np.ndarray) -> Array:
+        """`[devices, steps, B / devices]`."""
+        parts = np.split(indices, jax.device_count(), axis=1)
+        start = jax.process_index() * self._num_local
+        return self._stack(parts[start : start + self._num_local])
+
+    def split_batches(self, batches: np.ndarray) -> Array:
+        """`[devices, steps, B / devices, *visible]`."""
+        return self._stack(np.split(batches, self._num_local, axis=1))
+
+    def constrain(self, batch: Array) -> Array:
+        """Nothing to mark: a device sees its own rows only."""
+        return batch
+
+    def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
+        """Maps `fn` over the devices, with its state donated; the count is the same for all."""
+        # pmap compiles on its first call; it has no public way to compile ahead of it.
+        return jax.pmap(fn, axis_name=_AXIS, in_axes=(0, 0, 0, None), donate_argnums=0)
+
+    def to_host(self, tree: PyTree) -> PyTree:
+        """The first device's copy as NumPy arrays."""
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], tree)
+
+    def _stack(self, parts: list[np.ndarray]) -> Array:
+        stacked = np.stack(parts)
+        place = jax.pmap(lambda leaf: leaf)
+        return place(stacked)

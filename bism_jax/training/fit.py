@@ -1,0 +1,172 @@
+"""`fit`: trains an energy-based latent-variable model."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from bism_jax import checks
+from bism_jax.methods import BiSM
+from bism_jax.training.callbacks import Callback
+from bism_jax.training.checkpoint import CheckpointStore, describe
+from bism_jax.training.data_source import DataSource, as_data_source
+from bism_jax.training.devices import make_layout
+from bism_jax.training.history import History
+from bism_jax.training.loop import LoopState, TrainingLoop, is_long_step, start_state
+from bism_jax.training.run import Run
+from bism_jax.typing import Method, Params
+
+
+class FitResult(NamedTuple):
+    """What `fit` returns.
+
+    Attributes:
+        theta: energy parameters.
+        phi: posterior parameters, or None.
+        history: each scalar of the method's `Info`, `[num_steps]`.
+        theta_ema: the moving average of theta, or None.
+        evaluations: what `Evaluate` callbacks measured, a row with its `step` each.
+    """
+
+    theta: Params
+    phi: Params
+    history: dict[str, np.ndarray]
+    theta_ema: Params
+    evaluations: list[dict[str, float]]
+
+
+def fit(
+    energy_fn: Any,
+    posterior_fn: Any,
+    data: Any,
+    *,
+    method: Method | None = None,
+    init_params: tuple[Params, Params] | None = None,
+    num_steps: int = 10_000,
+    batch_size: int = 100,
+    rng_key: int | Key[Array, ""] = 0,
+    callbacks: Sequence[Callback] = (),
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 1000,
+    ema_decay: float | None = None,
+    parallel: Literal["jit", "pmap"] | None = None,
+    steps_per_call: int | None = None,
+    on_divergence: Literal["raise", "rollback"] = "raise",
+    progress: bool | None = None,
+) -> FitResult:
+    """Trains p(v, h; theta) = exp(-E(v, h; theta)) / Z on data, with a posterior q(h | v; phi).
+
+    The same arguments give the same bits, whatever `steps_per_call`, and also after an interruption:
+    a run with a `checkpoint_dir` continues from its newest checkpoint. (Same backend, number of devices
+    and versions; for an iterable without a state the data is not set back, and a warning says so.)
+
+    Args:
+        energy_fn: E, a Flax Linen or NNX module called as `(v, h)`, or a function `(theta, v, h)`; takes
+            `[B, *visible]` and `[B, *latent]`, returns `[B]`.
+        posterior_fn: q, a module called as `(v)`, or a function `(phi, v)`; returns a distribution of
+            batch shape `(B,)` and event shape `latent`. None for a method that needs none.
+        data: an array `[rows, *visible]` of floats, shuffled each epoch; a source with `__len__` and
+            `__getitem__`; or an iterable of batches `[B, *visible]`.
+        method: how to train; `BiSM()` by default.
+        init_params: `(theta, phi)`; required for plain functions.
+        num_steps: iterations in all, those of a resumed run included.
+        batch_size: rows of the global batch.
+        rng_key: a seed or a key; its PRNG implementation draws all noise.
+        callbacks: see `bism_jax.training.callbacks`.
+        checkpoint_dir: a folder for the checkpoints of this run, from which it continues.
+        checkpoint_every: iterations between checkpoints.
+        ema_decay: of the moving average of theta an iteration; None keeps none.
+        parallel: `"jit"` for one program over all devices (the default), `"pmap"` for explicit averages.
+        steps_per_call: iterations in one call of the compiled loop; None chooses by their measured time.
+        on_divergence: `"raise"`, or `"rollback"` to continue from the last checkpoint with new noise,
+            at most three times.
+        progress: whether to show a bar; None shows it on a terminal.
+
+    Raises:
+        ValueError: for data, a model, an option or a checkpoint that does not fit, before compilation.
+        DivergenceError: where a loss or a gradient stops being finite.
+    """
+    method = BiSM() if method is None else method
+    checks.non_negative_int("num_steps", num_steps)
+    checks.positive_int("checkpoint_every", checkpoint_every)
+    checks.one_of("on_divergence", on_divergence, ("raise", "rollback"))
+    if steps_per_call is not None:
+        checks.positive_int("steps_per_call", steps_per_call, alternative="None")
+    if ema_decay is not None:
+        checks.fraction("ema_decay", ema_decay)
+    if on_divergence == "rollback" and checkpoint_dir is None:
+        raise ValueError("on_divergence='rollback' needs a checkpoint_dir to go back to.")
+    key = _as_key(rng_key)
+    source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
+    layout = make_layout(parallel, batch_size)
+
+    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
+    init_key, loop_key = jax.random.split(key)
+    example = jnp.asarray(source.example())
+    method_state = algorithm.init(init_key, example)
+    state = start_state(method_state, loop_key, ema_decay)
+    history, store = History(), None
+    if checkpoint_dir is not None:
+        description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
+        store = CheckpointStore(checkpoint_dir, description)
+        state = _resume(store, state, source, history)
+    mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
+    key_impl = str(jax.random.key_impl(key))
+    is_long = is_long_step(algorithm.step, method_state, example)
+    loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, is_long)
+    run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
+    try:
+        run.train(int(state.step), num_steps, steps_per_call, on_divergence == "rollback", progress)
+    finally:
+        if store is not None:
+            store.close()
+    final = loop.host_state()
+    return FitResult(
+        final.method_state.theta,
+        getattr(final.method_state, "phi", None),
+        history.scalars(),
+        final.theta_ema,
+        history.evaluations(),
+    )
+
+
+def _as_key(rng_key: int | Array) -> Array:
+    if isinstance(rng_key, (int, np.integer)):
+        return jax.random.key(int(rng_key))
+    if not jnp.issubdtype(getattr(rng_key, "dtype", None), jax.dtypes.prng_key):
+        raise ValueError(f"rng_key must be a seed or a key of jax.random.key(seed), not {rng_key!r}.")
+    return rng_key
+
+
+def _describe_run(
+    method: Method, energy_fn: Any, posterior_fn: Any, batch_size: int, key: Array
+) -> dict[str, Any]:
+    return {
+        "method": describe(method),
+        "energy_fn": describe(energy_fn),
+        "posterior_fn": describe(posterior_fn),
+        "batch_size": batch_size,
+        "rng_key": [str(jax.random.key_impl(key)), np.ravel(jax.random.key_data(key)).tolist()],
+    }
+
+
+def _resume(store: CheckpointStore, state: LoopState, source: DataSource, history: History) -> LoopState:
+    """The newest checkpoint's state, or `state` where there is none."""
+    if not source.has_position:
+        warnings.warn(
+            "data is an iterable without get_state and set_state: a resumed run sees other data than an "
+            "uninterrupted one.",
+            stacklevel=3,
+        )
+    if store.latest_step() is None:
+        return state
+    restored = store.restore(state, history)
+    source.set_position(restored.source_position)
+    return restored.state

@@ -1,0 +1,52 @@
+"""The record of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+
+class History:
+    """Every scalar of every iteration, and the evaluations in between."""
+
+    def __init__(self) -> None:
+        self._chunks: list[dict[str, np.ndarray]] = []
+        self._evaluations: list[dict[str, float]] = []
+
+    def append(self, infos: Mapping[str, np.ndarray]) -> None:
+        """Adds consecutive iterations."""
+        self._chunks.append(dict(infos))
+
+    def add_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds what callbacks measured after iteration `step`."""
+        if self._evaluations and self._evaluations[-1]["step"] == step:
+            self._evaluations[-1].update(metrics)
+        else:
+            self._evaluations.append({"step": step, **metrics})
+
+    def scalars(self) -> dict[str, np.ndarray]:
+        """`[iterations]` for each scalar."""
+        if len(self._chunks) > 1:
+            names = self._chunks[0]
+            merged = {name: np.concatenate([chunk[name] for chunk in self._chunks]) for name in names}
+            self._chunks = [merged]
+        return dict(self._chunks[0]) if self._chunks else {}
+
+    def mean(self, start: int, stop: int) -> dict[str, float]:
+        """The mean of each scalar over iterations `start .. stop - 1`."""
+        return {name: float(np.mean(values[start:stop])) for name, values in self.scalars().items()}
+
+    def evaluations(self) -> list[dict[str, float]]:
+        """One row an evaluation, with its `step`."""
+        return [dict(row) for row in self._evaluations]
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"scalars": self.scalars(), "evaluations": self.evaluations()}
+
+    def restore(self, scalars: Mapping[str, np.ndarray], evaluations: list[dict[str, float]]) -> None:
+        """Continues a record."""
+        self._chunks = [dict(scalars)] if scalars else []
+        self._evaluations = [dict(row) for row in evaluations]

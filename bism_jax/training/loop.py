@@ -1,0 +1,155 @@
+"""The compiled training loop: several iterations a call, without a host round trip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PyTree, UInt
+
+from bism_jax.training.data_source import DataSource
+from bism_jax.training.devices import Layout
+from bism_jax.typing import Params, StepFn
+
+# An iteration above this is long against the overhead of a call, and its convolutions and products run
+# faster outside of a loop on a CPU. The choice rests on counted work, not on measured time, so that a
+# run and its resumption are the same program.
+_LOOP_FREE_FLOPS = 2e8
+_MAX_STEPS_PER_CALL = 1024
+_MAX_CHUNK_BYTES = 2**26
+
+
+class LoopState(NamedTuple):
+    """What the loop carries.
+
+    Attributes:
+        method_state: the algorithm's.
+        theta_ema: the exponential moving average of theta, or None.
+        key_data: the key of the run.
+        step: the number of iterations done.
+    """
+
+    method_state: Any
+    theta_ema: Params | None
+    key_data: UInt[Array, "..."]
+    step: Int[Array, ""]
+
+
+class TrainingLoop:
+    """Runs an algorithm from a data source on a layout of devices.
+
+    Attributes:
+        max_steps_per_call: the most iterations that one call can run.
+        state: the current state, on the devices.
+    """
+
+    def __init__(
+        self,
+        step_fn: StepFn,
+        source: DataSource,
+        layout: Layout,
+        state: LoopState,
+        key_impl: str,
+        ema_decay: float | None,
+        is_long: bool,
+    ) -> None:
+        self._source, self._layout = source, layout
+        self._iterate = _make_iteration(step_fn, key_impl, ema_decay)
+        self.state = layout.replicate(state)
+        self._data = None if source.resident is None else layout.replicate(source.resident)
+        self.max_steps_per_call = 1 if is_long else self._count_steps_per_call()
+        self._call = self._compile(self._once if is_long else self._loop)
+
+    def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
+        """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""
+        selection = self._select(self._source.take(step, num_steps), self.max_steps_per_call)
+        self.state, infos = self._call(self.state, self._data, selection, np.int32(num_steps))
+        host = self._layout.to_host(infos)._asdict()
+        return {name: values[:num_steps] for name, values in host.items()}
+
+    def host_state(self) -> LoopState:
+        """A copy of the state as NumPy arrays."""
+        return self._layout.to_host(self.state)
+
+    def set_state(self, state: LoopState) -> None:
+        """Continues from a host copy of a state."""
+        self.state = self._layout.replicate(state)
+
+    def _count_steps_per_call(self) -> int:
+        size = self._example_selection(1).nbytes
+        return int(np.clip(_MAX_CHUNK_BYTES // size, 1, _MAX_STEPS_PER_CALL))
+
+    def _example_selection(self, num_steps: int) -> np.ndarray:
+        if self._source.resident is not None:
+            return np.zeros((num_steps, self._source.batch_size), np.int32)
+        example = self._source.example()[: self._source.batch_size // jax.process_count()]
+        return np.broadcast_to(example, (num_steps, *example.shape))
+
+    def _select(self, selection: np.ndarray, length: int) -> Array:
+        """On the devices, padded to the length that the program was compiled for."""
+        padding = [(0, length - len(selection)), *[(0, 0)] * (selection.ndim - 1)]
+        padded = np.pad(selection, padding)
+        if self._source.resident is not None:
+            return self._layout.split_indices(padded)
+        return self._layout.split_batches(padded)
+
+    def _compile(self, program: Callable[..., Any]) -> Callable[..., Any]:
+        selection = self._select(self._example_selection(1), self.max_steps_per_call)
+        return self._layout.compile(program, self.state, self._data, selection, np.int32(0))
+
+    def _batch(self, data: Array | None, selection: Array, index: Any) -> Array:
+        selected = selection[index]
+        return self._layout.constrain(selected if data is None else data[selected])
+
+    def _once(self, state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
+        state, info = self._iterate(state, self._batch(data, selection, 0))
+        return state, jax.tree.map(lambda leaf: leaf[None], info)
+
+    def _loop(self, state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
+        """A loop of `count` iterations: one program for every count, so the same bits for each."""
+
+        def iterate(state: LoopState, index: Any) -> tuple[LoopState, Any]:
+            return self._iterate(state, self._batch(data, selection, index))
+
+        def body(index: Any, carry: tuple[LoopState, Any]) -> tuple[LoopState, Any]:
+            state, info = iterate(carry[0], index)
+            infos = jax.tree.map(lambda all_, one: all_.at[index].set(one), carry[1], info)
+            return state, infos
+
+        shapes = jax.eval_shape(iterate, state, jnp.int32(0))[1]
+        infos = jax.tree.map(lambda leaf: jnp.zeros((self.max_steps_per_call,), leaf.dtype), shapes)
+        return jax.lax.fori_loop(0, count, body, (state, infos))
+
+
+Iteration = Callable[[LoopState, Array], tuple[LoopState, Any]]
+
+
+def _make_iteration(step_fn: StepFn, key_impl: str, ema_decay: float | None) -> Iteration:
+    def iterate(state: LoopState, batch: Array) -> tuple[LoopState, Any]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data, impl=key_impl), state.step)
+        method_state, info = step_fn(key, state.method_state, batch)
+        theta_ema = state.theta_ema
+        if ema_decay is not None:
+            theta_ema = optax.incremental_update(method_state.theta, theta_ema, 1 - ema_decay)
+        return LoopState(method_state, theta_ema, state.key_data, state.step + 1), info
+
+    return iterate
+
+
+def is_long_step(step_fn: StepFn, method_state: PyTree, batch: np.ndarray) -> bool:
+    """Whether an iteration is long enough to run one a call, by the work that XLA counts in it."""
+    if jax.default_backend() != "cpu":
+        return False
+    lowered = jax.jit(step_fn).lower(jax.random.key(0), method_state, jnp.asarray(batch))
+    cost = lowered.cost_analysis()
+    return bool(cost) and cost.get("flops", 0.0) > _LOOP_FREE_FLOPS
+
+
+def start_state(method_state: PyTree, rng_key: Array, ema_decay: float | None) -> LoopState:
+    """The state before the first iteration."""
+    theta_ema = None if ema_decay is None else method_state.theta
+    return LoopState(method_state, theta_ema, jax.random.key_data(rng_key), jnp.zeros((), jnp.int32))

@@ -1,0 +1,174 @@
+"""One run of the training loop: what happens between the calls of the compiled program."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm.auto import tqdm
+
+from bism_jax.training.callbacks import Callback, Snapshot
+from bism_jax.training.checkpoint import CheckpointStore
+from bism_jax.training.data_source import DataSource
+from bism_jax.training.history import History
+from bism_jax.training.loop import LoopState, TrainingLoop
+
+_SECONDS_PER_CALL = 0.25
+_MAX_ROLLBACKS = 3
+
+
+class DivergenceError(RuntimeError):
+    """A loss or a gradient stopped being finite.
+
+    Attributes:
+        step: the iteration at which it happened, counted from 0.
+        checkpoint: the last good checkpoint, or None.
+    """
+
+    def __init__(self, step: int, names: Sequence[str], checkpoint: Path | None) -> None:
+        self.step, self.checkpoint = step, checkpoint
+        saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
+        super().__init__(
+            f"{', '.join(names)} stopped being finite at iteration {step}; {saved}. Lower the learning "
+            "rate, clip gradients (optax.clip_by_global_norm), or pass on_divergence='rollback' with a "
+            "checkpoint_dir."
+        )
+
+
+class Run:
+    """Drives a `TrainingLoop` to its last iteration.
+
+    Args:
+        loop: the compiled loop with its state.
+        source: where its batches come from.
+        history: the record so far, which the run continues.
+        callbacks: in the order of their turns.
+        store: where checkpoints go, or None.
+        checkpoint_every: iterations between checkpoints.
+        key_impl: the PRNG implementation of the run's key.
+    """
+
+    def __init__(
+        self,
+        loop: TrainingLoop,
+        source: DataSource,
+        history: History,
+        callbacks: Sequence[Callback],
+        store: CheckpointStore | None,
+        checkpoint_every: int,
+        key_impl: str,
+    ) -> None:
+        self._loop, self._source, self._history = loop, source, history
+        self._callbacks, self._store, self._checkpoint_every = callbacks, store, checkpoint_every
+        self._key_impl = key_impl
+        self._num_rollbacks = 0
+
+    def train(
+        self, step: int, num_steps: int, steps_per_call: int | None, rollback: bool, progress: bool | None
+    ) -> None:
+        """Runs iterations `step .. num_steps - 1`.
+
+        Raises:
+            DivergenceError: where a scalar of `Info` is not finite.
+        """
+        for callback in self._callbacks:
+            if hasattr(callback, "resume"):
+                callback.resume(step)
+        if rollback:
+            self._save()  # a first place to go back to
+        length = steps_per_call or 1
+        disable = None if progress is None else not progress
+        with tqdm(total=num_steps, initial=step, disable=disable, unit="it", desc="fit") as bar:
+            while step < num_steps:
+                count = self._until_stop(step, num_steps, length)
+                start = time.perf_counter()
+                infos = self._loop.run(step, count)
+                seconds = time.perf_counter() - start
+                bad = self._first_bad(infos)
+                if bad is not None:
+                    new_step = self._diverged(step + bad[0], bad[1], rollback)
+                    bar.update(new_step - step)
+                    step = new_step
+                    continue
+                self._history.append(infos)
+                step += count
+                bar.set_postfix(loss=f"{infos['loss'][-1]:.4g}", refresh=False)
+                bar.update(count)
+                if steps_per_call is None:
+                    length = max(1, min(4 * length, int(count * _SECONDS_PER_CALL / seconds)))
+                self._stop_at(step, num_steps)
+
+    def _until_stop(self, step: int, num_steps: int, length: int) -> int:
+        intervals = [callback.every for callback in self._callbacks]
+        if self._store is not None:
+            intervals.append(self._checkpoint_every)
+        distances = [interval - step % interval for interval in intervals]
+        return min(length, self._loop.max_steps_per_call, num_steps - step, *distances)
+
+    def _first_bad(self, infos: dict[str, np.ndarray]) -> tuple[int, list[str]] | None:
+        is_bad = {name: ~np.isfinite(values) for name, values in infos.items()}
+        any_bad = np.any(list(is_bad.values()), axis=0)
+        if not any_bad.any():
+            return None
+        index = int(np.argmax(any_bad))
+        return index, [name for name, marks in is_bad.items() if marks[index]]
+
+    def _diverged(self, step: int, names: list[str], rollback: bool) -> int:
+        if self._store is not None:
+            self._store.wait()
+        path = None if self._store is None else self._store.latest_path()
+        if not rollback or self._store is None or self._num_rollbacks == _MAX_ROLLBACKS:
+            raise DivergenceError(step, names, path)
+        self._num_rollbacks += 1
+        restored = self._store.restore(self._loop.host_state(), self._history)
+        self._source.set_position(restored.source_position)
+        self._loop.set_state(self._with_new_noise(restored.state))
+        step_back = int(restored.state.step)
+        warnings.warn(
+            f"{', '.join(names)} stopped being finite at iteration {step}: back to iteration {step_back} "
+            f"({path}) with new noise, {self._num_rollbacks} of {_MAX_ROLLBACKS} times.",
+            stacklevel=2,
+        )
+        for callback in self._callbacks:
+            if hasattr(callback, "resume") and step_back > 0:
+                callback.resume(step_back)
+        return step_back
+
+    def _with_new_noise(self, state: LoopState) -> LoopState:
+        key = jax.random.wrap_key_data(state.key_data, impl=self._key_impl)
+        key = jax.random.fold_in(key, self._num_rollbacks)
+        return state._replace(key_data=np.asarray(jax.random.key_data(key)))
+
+    def _stop_at(self, step: int, num_steps: int) -> None:
+        """The turns of callbacks and checkpoints that fall on this iteration."""
+        is_last = step == num_steps
+        due = [callback for callback in self._callbacks if is_last or step % callback.every == 0]
+        if due:
+            self._call(due, step)
+        if self._store is not None and (is_last or step % self._checkpoint_every == 0):
+            self._save()
+
+    def _call(self, callbacks: Sequence[Callback], step: int) -> None:
+        state: Any = self._loop.host_state()
+        method_state = state.method_state
+        measured: dict[str, float] = {}
+        for callback in callbacks:
+            start = (step - 1) // callback.every * callback.every
+            metrics = {**self._history.mean(start, step), **measured}
+            snapshot = Snapshot(
+                step, method_state.theta, getattr(method_state, "phi", None), state.theta_ema, metrics
+            )
+            new = callback(snapshot)
+            if new:
+                measured.update(new)
+        if measured:
+            self._history.add_evaluation(step, measured)
+
+    def _save(self) -> None:
+        if self._store is not None:
+            self._store.save(self._loop.host_state(), self._source.position(), self._history)
