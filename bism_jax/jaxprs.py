@@ -67,6 +67,14 @@ def dependent_equations(
     return [is_marked(atom) for atom in jaxpr.outvars]
 
 
+def contains_primitive(jaxpr: Jaxpr, name: str) -> bool:
+    """Whether an equation of `jaxpr`, or of a body that it calls, is the primitive `name`."""
+    return any(
+        eqn.primitive.name == name or any(contains_primitive(body, name) for body in sub_jaxprs(eqn))
+        for eqn in jaxpr.eqns
+    )
+
+
 def has_gradient(fn: Callable[..., Any], argnum: int, *args: Any) -> bool:
     """Whether reverse mode sends anything from the output of `fn` back to argument `argnum`.
 

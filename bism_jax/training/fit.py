@@ -19,7 +19,7 @@ from bism_jax.training.checkpoint import CheckpointStore, describe
 from bism_jax.training.data_source import DataSource, as_data_source
 from bism_jax.training.devices import make_layout
 from bism_jax.training.history import History
-from bism_jax.training.loop import LoopState, TrainingLoop, is_long_step, start_state
+from bism_jax.training.loop import LoopState, TrainingLoop, runs_slowly_in_loop, start_state
 from bism_jax.training.run import Run
 from bism_jax.typing import Method, Params
 
@@ -119,8 +119,8 @@ def fit(
         state = _resume(store, state, source, history)
     mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
     key_impl = str(jax.random.key_impl(key))
-    is_long = is_long_step(algorithm.step, method_state, example)
-    loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, is_long)
+    one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
+    loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
     run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
     try:
         run.train(int(state.step), num_steps, steps_per_call, on_divergence == "rollback", progress)

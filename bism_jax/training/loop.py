@@ -11,14 +11,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PyTree, UInt
 
+from bism_jax.jaxprs import contains_primitive
 from bism_jax.training.data_source import DataSource
 from bism_jax.training.devices import Layout
 from bism_jax.typing import Params, StepFn
 
-# An iteration above this is long against the overhead of a call, and its convolutions and products run
-# faster outside of a loop on a CPU. The choice rests on counted work, not on measured time, so that a
-# run and its resumption are the same program.
-_LOOP_FREE_FLOPS = 2e8
 _MAX_STEPS_PER_CALL = 1024
 _MAX_CHUNK_BYTES = 2**26
 
@@ -55,14 +52,14 @@ class TrainingLoop:
         state: LoopState,
         key_impl: str,
         ema_decay: float | None,
-        is_long: bool,
+        one_step_a_call: bool,
     ) -> None:
         self._source, self._layout = source, layout
         self._iterate = _make_iteration(step_fn, key_impl, ema_decay)
         self.state = layout.replicate(state)
         self._data = None if source.resident is None else layout.replicate(source.resident)
-        self.max_steps_per_call = 1 if is_long else self._count_steps_per_call()
-        self._call = self._compile(self._once if is_long else self._loop)
+        self.max_steps_per_call = 1 if one_step_a_call else self._count_steps_per_call()
+        self._call = self._compile(self._once if one_step_a_call else self._loop)
 
     def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""
@@ -140,13 +137,16 @@ def _make_iteration(step_fn: StepFn, key_impl: str, ema_decay: float | None) -> 
     return iterate
 
 
-def is_long_step(step_fn: StepFn, method_state: PyTree, batch: np.ndarray) -> bool:
-    """Whether an iteration is long enough to run one a call, by the work that XLA counts in it."""
+def runs_slowly_in_loop(step_fn: StepFn, method_state: PyTree, batch: Array) -> bool:
+    """Whether the iteration must stay out of a loop: XLA's CPU convolutions are far slower in one.
+
+    Decided on the traced iteration, not on measured time, so that a run and its resumption are the same
+    program.
+    """
     if jax.default_backend() != "cpu":
         return False
-    lowered = jax.jit(step_fn).lower(jax.random.key(0), method_state, jnp.asarray(batch))
-    cost = lowered.cost_analysis()
-    return bool(cost) and cost.get("flops", 0.0) > _LOOP_FREE_FLOPS
+    jaxpr = jax.make_jaxpr(step_fn)(jax.random.key(0), method_state, batch).jaxpr
+    return contains_primitive(jaxpr, "conv_general_dilated")
 
 
 def start_state(method_state: PyTree, rng_key: Array, ema_decay: float | None) -> LoopState:

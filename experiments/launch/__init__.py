@@ -1,0 +1,1 @@
+"""Starting an experiment on many hosts."""

@@ -1,0 +1,30 @@
+"""Joins the processes of one run."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+
+
+def initialize_from_environment() -> None:
+    """Calls `jax.distributed.initialize` where a launch script asks for it, and nothing otherwise.
+
+    `BISM_JAX_DISTRIBUTED=auto` lets JAX find the processes by itself (TPU pods, SLURM);
+    `HOST:PORT,COUNT,INDEX` names the coordinator, the number of processes and this one's index.
+
+    Raises:
+        ValueError: for any other value.
+    """
+    setting = os.environ.get("BISM_JAX_DISTRIBUTED")
+    if setting is None:
+        return
+    if setting == "auto":
+        jax.distributed.initialize()
+        return
+    parts = setting.split(",")
+    if len(parts) != 3:
+        raise ValueError(f"BISM_JAX_DISTRIBUTED={setting!r} must be 'auto' or 'HOST:PORT,COUNT,INDEX'.")
+    if jax.config.jax_platforms in (None, "cpu"):
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))

@@ -1,0 +1,56 @@
+"""One folder a run: its configuration, history, metrics, pictures and checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class RunFolder:
+    """Creates the folder of a run, or opens that of the same run to continue it.
+
+    Args:
+        name: of the experiment.
+        config: a dataclass; its fields `output` and `progress` are not part of what a run is.
+        output: the folder; `runs/NAME-DATE-TIME` where it is None.
+
+    Raises:
+        FileExistsError: for a folder of another configuration, or one that is no run folder.
+    """
+
+    def __init__(self, name: str, config: Any, output: Path | None) -> None:
+        self.path = output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        described = {"experiment": name, **json.loads(json.dumps(dataclasses.asdict(config), default=str))}
+        for not_identity in ("output", "progress"):
+            described.pop(not_identity, None)
+        file = self.path / "config.json"
+        if file.exists():
+            self._check(json.loads(file.read_text()), described)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise FileExistsError(f"{self.path} exists and is no run folder; choose another --output.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(described, indent=2) + "\n")
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Writes the final numbers."""
+        (self.path / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
+
+    def _check(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+        for name, value in expected.items():
+            if found.get(name) != value:
+                raise FileExistsError(
+                    f"{self.path} holds a run with {name}={found.get(name)!r}, not {value!r}; choose another "
+                    "--output, or continue that run with its own options."
+                )
+
+
+def print_table(title: str, rows: Mapping[str, Any]) -> None:
+    """Prints names and values in two columns."""
+    width = max(len(name) for name in rows)
+    print(f"\n{title}\n{'-' * len(title)}")
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value:.4f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
