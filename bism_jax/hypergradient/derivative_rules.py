@@ -1,9 +1,10 @@
-"""Finds rules in a traced function that may make its reverse mode something else than a derivative.
+"""Finds custom rules in a traced function that may make its derivative something else than a derivative.
 
-Mixed mode rests on the symmetry of second derivatives. A `stop_gradient`, or a custom rule that is not
-the true derivative, breaks the symmetry without a trace in the numbers, so such rules are looked for in
-the jaxpr. JAX's own rules are true derivatives, and so is the `stop_gradient` on the maximum that its
-`logsumexp` and `softmax` subtract and add back; they are told apart by the file that defines them.
+Mixed mode rests on the symmetry of second derivatives. A custom rule that is not the true derivative breaks
+it without a trace in the numbers, so such rules are looked for in the jaxpr. JAX's own rules are true
+derivatives; they are told apart by the files that define them. `stop_gradient` needs no guard: its value is
+a constant to every order of differentiation and in both modes, so the function that JAX differentiates is
+one of fixed constants, and its second derivatives are symmetric.
 """
 
 from __future__ import annotations
@@ -20,16 +21,6 @@ from jax.extend.core import JaxprEqn
 from bism_jax.jaxprs import dependent_equations, is_floating
 
 _JAX_ROOT = Path(jax.__file__).parent
-# The only places of JAX that stop a gradient on a shift which cancels in the function's value.
-_MAX_SHIFTS = frozenset(
-    {
-        ("_src/ops/special.py", "logsumexp"),
-        ("_src/numpy/reductions.py", "_logsumexp"),
-        ("_src/nn/functions.py", "log_softmax"),
-        ("_src/nn/functions.py", "_softmax"),
-        ("_src/nn/functions.py", "_softmax_deprecated"),
-    }
-)
 _CUSTOM_CALLS = frozenset(
     {"custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin", "custom_transpose_call", "linear_call"}
 )
@@ -43,7 +34,7 @@ def find_untrusted_rule(fn: Callable[..., Any], *args: Any) -> str | None:
         *args: its arguments, arrays or `jax.ShapeDtypeStruct`.
 
     Returns:
-        A description for a message (`"stop_gradient at model.py:12"`), or None.
+        A description for a message (`"custom_vjp_call at model.py:12"`), or None.
     """
     jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
     found: list[str] = []
@@ -58,37 +49,20 @@ def find_untrusted_rule(fn: Callable[..., Any], *args: Any) -> str | None:
 
 def _is_trusted(eqn: JaxprEqn) -> bool:
     name = eqn.primitive.name
-    if name == "stop_gradient":
-        return _caller_of_stop_gradient(eqn) in _MAX_SHIFTS
     if name == "custom_jvp_call":
         return _is_defined_in_jax(eqn.params.get("jvp_jaxpr_fun"))
     return name not in _CUSTOM_CALLS
 
 
-def _frames(eqn: JaxprEqn) -> list[Any]:
-    traceback = eqn.source_info.traceback
-    return list(traceback.frames) if traceback is not None else []
-
-
-def _inside_jax(file_name: str) -> str | None:
-    path = Path(file_name)
-    return path.relative_to(_JAX_ROOT).as_posix() if path.is_relative_to(_JAX_ROOT) else None
-
-
-def _caller_of_stop_gradient(eqn: JaxprEqn) -> tuple[str | None, str] | None:
-    frames = iter(_frames(eqn))
-    for frame in frames:
-        if frame.function_name == "stop_gradient" and _inside_jax(frame.file_name) is not None:
-            caller = next(frames, None)
-            return caller and (_inside_jax(caller.file_name), caller.function_name)
-    return None
+def _is_inside_jax(file_name: str) -> bool:
+    return Path(file_name).is_relative_to(_JAX_ROOT)
 
 
 def _is_defined_in_jax(rule: Any) -> bool:
     """Whether each function that the traced rule was assembled from stands in a file of JAX."""
     functions = list(_reachable_functions(rule, set()))
     return bool(functions) and all(
-        isinstance(fn, FunctionType) and _inside_jax(fn.__code__.co_filename) is not None
+        isinstance(fn, FunctionType) and _is_inside_jax(fn.__code__.co_filename)
         for fn in functions
     )
 
@@ -129,7 +103,8 @@ def _cell_contents(cell: Any) -> Any:
 
 
 def _user_location(eqn: JaxprEqn) -> str:
-    for frame in _frames(eqn):
-        if _inside_jax(frame.file_name) is None:
+    traceback = eqn.source_info.traceback
+    for frame in traceback.frames if traceback is not None else ():
+        if not _is_inside_jax(frame.file_name):
             return f"{Path(frame.file_name).name}:{frame.line_num}"
     return "an unknown place"

@@ -143,15 +143,14 @@ class Implicit:
 
 def _report(residual: Float[Array, ""], tolerance: float) -> None:
     def warn(residual: Any) -> None:
-        warnings.warn(
-            f"Implicit: the linear solve left a relative residual of {float(residual):.2g}; the "
-            "hypergradient is off by about as much. Raise solver_steps or damping, or use Unrolled.",
-            stacklevel=2,
-        )
+        if not residual <= tolerance:  # so that a NaN is reported too
+            warnings.warn(
+                f"Implicit: the linear solve left a relative residual of {float(residual):.2g}; the "
+                "hypergradient is off by about as much. Raise solver_steps or damping, or use Unrolled.",
+                stacklevel=2,
+            )
 
-    # Not (residual <= tolerance) rather than >, so that a NaN is reported too.
-    is_large = jnp.logical_not(residual <= tolerance)
-    jax.lax.cond(is_large, lambda r: jax.debug.callback(warn, r), lambda r: None, residual)
+    jax.debug.callback(warn, residual)
 
 
 def _add_scaled(tree: PyTree, scale: float, other: PyTree) -> PyTree:

@@ -22,8 +22,8 @@ LowerGradient = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
 class LowerProblem:
     """Minimise `loss_fn(phi, theta, input_k)` over phi by steps of an optimiser.
 
-    What a hypergradient should see is best passed as an argument of `loss_fn`; an array that the loss
-    closes over is treated as a part of theta.
+    What a hypergradient should see is best passed as an argument of `loss_fn`; a traced value that the
+    loss closes over is treated as a part of theta.
 
     Attributes:
         loss_fn: `(phi, theta, input_k) -> scalar`.
@@ -126,19 +126,21 @@ def prepare(
 
 
 def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> tuple[LossFn, PyTree]:
-    """The loss with every array that it closes over as an argument: `loss_fn(phi, (theta, arrays), x)`.
+    """The loss with each traced value that it closes over as an argument: `loss_fn(phi, (theta, values), x)`.
 
     A custom derivative rule cannot see what its function closes over; an argument it can.
     """
     jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
     checks.scalar_loss("loss_fn", shape)
+    constants = dict(enumerate(jaxpr.consts))
+    traced = {index: value for index, value in constants.items() if isinstance(value, jax.core.Tracer)}
 
-    def hoisted(phi: PyTree, theta_and_arrays: PyTree, input_k: PyTree) -> Float[Array, ""]:
-        theta, arrays = theta_and_arrays
+    def hoisted(phi: PyTree, theta_and_traced: PyTree, input_k: PyTree) -> Float[Array, ""]:
+        theta, traced = theta_and_traced
         leaves = jax.tree.leaves((phi, theta, input_k))
-        return jax.core.eval_jaxpr(jaxpr.jaxpr, arrays, *leaves)[0]
+        return jax.core.eval_jaxpr(jaxpr.jaxpr, list({**constants, **traced}.values()), *leaves)[0]
 
-    return hoisted, (theta, [jnp.asarray(array) for array in jaxpr.consts])
+    return hoisted, (theta, traced)
 
 
 def first_input(inputs: PyTree) -> PyTree:

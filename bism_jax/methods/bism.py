@@ -78,8 +78,8 @@ class BiSM:
     NeurIPS 2020, arXiv 2010.07856, algorithm 1.)
 
     The paper's algorithm is `BiSM(DSM(sigma), lower_steps=5, keep_unrolled=False, noise="fresh")`.
-    The default keeps the N differentiated steps instead of K others, at half the lower-level work
-    and the same likelihood (`benchmarks/NOTES.md`).
+    The default keeps the N differentiated steps instead of K others and shares the noised batch between the
+    levels, at less than half the cost and with no lower a likelihood (`benchmarks/NOTES.md`).
 
     Attributes:
         objective: F, the score-matching loss: `DSM`, `MDSM`, `SSM` or `SM`.
@@ -102,7 +102,7 @@ class BiSM:
     lower_steps: int = 0
     hypergradient: Strategy = Unrolled(num_steps=5)
     optimizers: Optimizers = DEFAULT_OPTIMIZERS
-    noise: Literal["fresh", "shared"] = "fresh"
+    noise: Literal["fresh", "shared"] = "shared"
     keep_unrolled: bool = True
     num_particles: int = 1
 

@@ -1,0 +1,112 @@
+"""Loss, direct gradient and hypergradient agree with an independent implementation in float64."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bism_jax.hypergradient import StopGradient, Unrolled
+from tests import golden
+
+STEPS = (0, 1, 2, 5)
+OPTIMIZERS = (
+    "sgd",
+    "adam_fresh_higher_eps",
+    "adam_fresh_standard_eps",
+    "adam_carried_state_higher_eps",
+)
+TEMPERATURES = (0.1, 0.5)
+
+
+def modes(num_steps):
+    """Every mode at N = 5; where the steps are few, what differs from it."""
+    if num_steps < 5:
+        return (Unrolled(num_steps), Unrolled(num_steps, mixed_mode=False))[:num_steps or 1]
+    return (
+        Unrolled(num_steps),
+        Unrolled(num_steps, mixed_mode=False),
+        Unrolled(num_steps, segment="sqrt"),
+        Unrolled(num_steps, segment=2),
+        Unrolled(num_steps, segment="sqrt", mixed_mode=False),
+    )
+
+
+@pytest.fixture(scope="module")
+def values():
+    if not golden.available():
+        if os.environ.get("CI") == "true":
+            pytest.fail("the golden values must be there under CI=true: set BISM_JAX_DATA")
+        pytest.skip("needs the golden values beside BISM_JAX_DATA")
+    return golden.load(os.environ["BISM_JAX_DATA"])
+
+
+def agree(found, expected):
+    """1e-9 relative in max norm over a gradient, plus 1e-12 absolute."""
+    found, expected = jax.tree.leaves(found), jax.tree.leaves(expected)
+    scale = max(float(np.abs(leaf).max()) for leaf in expected)
+    for left, right in zip(found, expected, strict=True):
+        np.testing.assert_allclose(left, right, rtol=0, atol=1e-9 * scale + 1e-12)
+
+
+@functools.cache
+def compiled(optimizer_name, strategy, values):
+    """One program for both temperatures."""
+    inputs = values.inputs
+    spec = next(spec for spec in inputs["optimizers"] if spec["name"] == optimizer_name)
+
+    @jax.jit
+    def run(temperature):
+        losses, problem, lower_input, theta, phi, v = golden.setup(inputs, spec, temperature)
+        outer = golden.noise(inputs, "outer")
+        steps = jnp.zeros(strategy.num_steps, jnp.int32)
+        stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None][steps], lower_input)
+        value = jax.value_and_grad(losses.unrolled_loss, has_aux=True)
+        (loss, solution), hypergradient = value(theta, phi, v, outer, strategy, problem, stacked)
+        partial = jax.grad(losses.higher_loss, argnums=(0, 1))(theta, solution.phi, v, outer)
+        return loss, solution.phi, solution.losses, hypergradient, *partial
+
+    return run
+
+
+class Values:
+    """Hashable by identity, for the cache."""
+
+    def __init__(self, values):
+        self.inputs, self.cases = values["inputs"], values["cases"]
+
+
+@pytest.fixture(scope="module")
+def hashable(values):
+    return Values(values)
+
+
+def find(values, num_steps, optimizer_name, temperature):
+    wanted = (num_steps, optimizer_name, temperature)
+    return next(case for case in values.cases if (case["N"], case["optimizer"], case["tau"]) == wanted)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+@pytest.mark.parametrize("num_steps", STEPS)
+def test_golden_values(x64, hashable, num_steps, optimizer_name, temperature):
+    case = find(hashable, num_steps, optimizer_name, temperature)
+    for strategy in modes(num_steps):
+        run = compiled(optimizer_name, strategy, hashable)
+        loss, phi, losses, hypergradient, direct, by_phi = run(temperature)
+        agree(loss, case["J"])
+        agree(phi, golden.phi_of(case["phi_N"]))
+        agree(hypergradient, golden.theta_of(case["hypergrad"]))
+        agree(direct, golden.theta_of(case["direct_grad"]))
+        agree(by_phi, golden.phi_of(case["dJ_dphi"]))
+        if num_steps:
+            agree(losses, np.asarray(case["inner_loss_along_path"][:num_steps]))
+
+
+def test_stop_gradient_gives_the_direct_gradient(x64, hashable):
+    case = find(hashable, 5, "sgd", 0.5)
+    loss, _, _, gradient, *_ = compiled("sgd", StopGradient(5), hashable)(0.5)
+    agree(loss, case["J"])
+    agree(gradient, golden.theta_of(case["direct_grad"]))

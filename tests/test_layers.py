@@ -1,0 +1,74 @@
+"""Imports go down only, and heavy libraries stay in their rooms."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "bism_jax"
+LAYERS = {
+    "typing": 0,
+    "checks": 0,
+    "jaxprs": 0,
+    "hypergradient": 1,
+    "objectives": 1,
+    "models": 1,
+    "samplers": 1,
+    "data": 1,
+    "methods": 2,
+    "evaluation": 3,
+    "training": 4,
+    "plotting": 4,
+    "__init__": 5,
+}
+# What only one room may import, at all or at module level.
+OWNERS = {"flax": "models", "tensorflow_datasets": "data", "orbax": "training", "matplotlib": "plotting"}
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            if node.module == "bism_jax":
+                yield from (f"bism_jax.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path):
+    here = room(path)
+    for name in imported_modules(path):
+        parts = name.split(".")
+        if parts[0] == "bism_jax" and len(parts) > 1:
+            there = parts[1]
+            assert there == here or LAYERS[there] < LAYERS[here], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_each_heavy_library_has_one_room(path):
+    for name in imported_modules(path):
+        owner = OWNERS.get(name.split(".")[0])
+        assert owner in (None, room(path)), f"{path.name} imports {name}, which belongs to {owner}"
+
+
+def test_every_room_has_a_layer():
+    assert {room(path) for path in modules()} == set(LAYERS)
+
+
+def test_scripts_use_the_public_packages_only():
+    root = PACKAGE.parent
+    for folder in ("experiments", "benchmarks"):
+        for path in (root / folder).rglob("*.py"):
+            for name in imported_modules(path):
+                if name.startswith("bism_jax."):
+                    assert len(name.split(".")) == 2, f"{path.name} imports the inner module {name}"
