@@ -117,7 +117,8 @@ def data_array(array: np.ndarray) -> None:
         row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
         count = int(array.size - finite.sum())
         raise ValueError(
-            f"data holds {count} values that are NaN or infinite, the first in row {row}; remove those rows."
+            f"data holds {count} values that are NaN or infinite, the first in row {row}; remove those rows "
+            "or fill them in."
         )
 
 
@@ -127,7 +128,8 @@ def batch_fits(batch_size: int, num_rows: int) -> None:
         raise ValueError("data is empty: it has no rows.")
     if batch_size > num_rows:
         raise ValueError(
-            f"batch_size={batch_size} exceeds the {num_rows} rows of data; pass batch_size={num_rows} or less."
+            f"batch_size={batch_size} exceeds the {num_rows} rows of data; pass batch_size={num_rows} or "
+            "less."
         )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key
 
-Params = PyTree
-Noise = PyTree
+# Pytrees of arrays; jaxtyping's PyTree is a value to a type checker.
+Params = Any
+Noise = Any
 EnergyFn = Callable[[Params, Array, Array], Float[Array, " batch"]]
 FreeEnergyFn = Callable[[Params, Array], Float[Array, " batch"]]
 ScoreFn = Callable[[Array], Array]
@@ -29,7 +30,7 @@ class Posterior(Protocol):
         ...
 
     def log_prob(self, value: Array) -> Float[Array, " batch"]:
-        """log q of `[B, *latent]`."""
+        """Log q of `[B, *latent]`."""
         ...
 
 

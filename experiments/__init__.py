@@ -1,0 +1,1 @@
+"""Experiments: each is a module with a command line that writes a run folder."""

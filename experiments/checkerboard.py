@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 # The kernels of this model take microseconds, less than handing them to a second thread costs; read when
 # JAX starts its CPU backend. (benchmarks/NOTES.md)
@@ -112,7 +111,7 @@ def _mean_log_likelihood(model: GRBM, theta: object, v: np.ndarray) -> float:
 
 
 def _draw(path: Path, model: GRBM, result: bism_jax.FitResult, test: np.ndarray) -> None:
-    def method(name: str) -> object:
+    def method(name: str) -> Any:
         return lambda theta, *args: model.apply(theta, *args, method=name)
 
     start = jax.random.uniform(jax.random.key(1), (2000, test.shape[1]))

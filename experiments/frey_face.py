@@ -68,7 +68,9 @@ def run(config: Config) -> dict[str, float]:
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
         return {
             "validation_sm": float(score_matching_objective(model, snapshot.theta, splits.validation)),
-            "validation_reconstruction_error": _reconstruction_error(model, snapshot.theta, splits.validation),
+            "validation_reconstruction_error": _reconstruction_error(
+                model, snapshot.theta, splits.validation
+            ),
         }
 
     start = time.perf_counter()
@@ -106,7 +108,7 @@ def run(config: Config) -> dict[str, float]:
     return metrics
 
 
-def _reconstruct(model: GRBM, theta: Any, v: np.ndarray) -> Array:
+def _reconstruct(model: GRBM, theta: Any, v: np.ndarray) -> Any:
     """E[v | h] at the posterior mean of h."""
     mean = model.apply(theta, v, method=lambda module, v: module.posterior(v).mean)
     return model.apply(theta, mean, method="mean_v")
@@ -121,7 +123,7 @@ def _samples(model: GRBM, theta: Any, start: np.ndarray, num_steps: int) -> np.n
     def method(name: str) -> Any:
         return lambda theta, *args: model.apply(theta, *args, method=name)
 
-    def sample(theta: Any, v: Array) -> Array:
+    def sample(theta: Any, v: Array) -> Any:
         _, h = gibbs(method("sample_h"), method("sample_v"), theta, jax.random.key(2), v, num_steps)
         return model.apply(theta, h, method="mean_v")
 

@@ -24,7 +24,7 @@ TEMPERATURES = (0.1, 0.5)
 def modes(num_steps):
     """Every mode at N = 5; where the steps are few, what differs from it."""
     if num_steps < 5:
-        return (Unrolled(num_steps), Unrolled(num_steps, mixed_mode=False))[:num_steps or 1]
+        return (Unrolled(num_steps), Unrolled(num_steps, mixed_mode=False))[: num_steps or 1]
     return (
         Unrolled(num_steps),
         Unrolled(num_steps, mixed_mode=False),

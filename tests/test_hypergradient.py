@@ -158,7 +158,7 @@ def test_implicit_tends_to_unrolled_as_the_steps_grow(x64):
 
 
 def test_implicit_damping_and_residual(x64):
-    loss, matrix, coupling = quadratic()
+    loss, matrix, _ = quadratic()
     problem = LowerProblem(loss, optax.sgd(0.05))
     theta, phi, cotangent = normal(1, (2,)), normal(2, (3,)), normal(3, (3,))
     damped = Implicit(5, damping=2.0).solve_adjoint(problem, phi, theta, None, cotangent)

@@ -5,14 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax.evaluation.capabilities import require
 from bism_jax.typing import Params
 
 
-def log_likelihood(energy_fn: Any, theta: Params, v: Float[Array, "rows *visible"]) -> Float[Array, " rows"]:
-    """log p(v; theta) = -F(v; theta) - log Z(theta), in nats, for each row.
+def log_likelihood(
+    energy_fn: Any, theta: Params, v: Float[Array | np.ndarray, "rows *visible"]
+) -> Float[Array, " rows"]:
+    """Log p(v; theta) = -F(v; theta) - log Z(theta), in nats, for each row.
 
     Args:
         energy_fn: a model with `free_energy` and `log_partition`, such as `GRBM`.

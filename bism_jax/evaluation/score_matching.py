@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax.evaluation.capabilities import require
@@ -13,7 +14,7 @@ from bism_jax.typing import Params
 
 
 def score_matching_objective(
-    energy_fn: Any, theta: Params, v: Float[Array, "rows *visible"], batch_size: int = 100
+    energy_fn: Any, theta: Params, v: Float[Array | np.ndarray, "rows *visible"], batch_size: int = 100
 ) -> Float[Array, ""]:
     """E[1/2 |s(v)|^2 + tr grad_v s(v)], s = -grad_v F, without projection noise.
 

@@ -62,8 +62,7 @@ def _is_defined_in_jax(rule: Any) -> bool:
     """Whether each function that the traced rule was assembled from stands in a file of JAX."""
     functions = list(_reachable_functions(rule, set()))
     return bool(functions) and all(
-        isinstance(fn, FunctionType) and _is_inside_jax(fn.__code__.co_filename)
-        for fn in functions
+        isinstance(fn, FunctionType) and _is_inside_jax(fn.__code__.co_filename) for fn in functions
     )
 
 
@@ -104,7 +103,8 @@ def _cell_contents(cell: Any) -> Any:
 
 def _user_location(eqn: JaxprEqn) -> str:
     traceback = eqn.source_info.traceback
-    for frame in traceback.frames if traceback is not None else ():
+    frames: list[Any] = list(traceback.frames) if traceback is not None else []
+    for frame in frames:
         if not _is_inside_jax(frame.file_name):
             return f"{Path(frame.file_name).name}:{frame.line_num}"
     return "an unknown place"

@@ -125,5 +125,3 @@ class BilevelProblem:
         """J(theta, phi^N(theta)), whose gradient in theta is the hypergradient, and the solution."""
         solution = strategy.solve(problem, phi, theta, inputs, opt_state)
         return self.higher_loss(theta, solution.phi, v, noise), solution
-
-

@@ -174,9 +174,7 @@ class BiSM:
 
         return Algorithm(init, step)
 
-    def draw_noise(
-        self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array
-    ) -> BiSMNoise:
+    def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> BiSMNoise:
         """All noise of an iteration, each kind in one draw for all K + N + 1 losses."""
         visible_key, latent_key = jax.random.split(rng_key)
         num_steps = self.lower_steps + self.hypergradient.num_steps

@@ -8,7 +8,12 @@ import optax
 from jaxtyping import Array, Int, PyTree
 
 _SCHEDULE_STATES = frozenset(
-    {"ScaleByScheduleState", "InjectHyperparamsState", "InjectStatefulHyperparamsState"}
+    {
+        "ScaleByScheduleState",
+        "InjectHyperparamsState",
+        "InjectStatefulHyperparamsState",
+        "WrappedScheduleState",
+    }
 )
 
 

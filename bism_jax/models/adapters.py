@@ -80,7 +80,7 @@ def _adapt_linen(argument: str, module: linen.Module) -> Model:
 
 def _adapt_nnx(argument: str, module: nnx.Module) -> Model:
     name = type(module).__name__
-    graph, params, rest = nnx.split(module, nnx.Param, ...)
+    graph, params, rest = nnx.split(module, nnx.Param, ...)  # type: ignore[misc]
     extra = sorted({type(value).__name__ for _, value in nnx.to_flat_state(rest)})
     if extra:
         raise _stateful(argument, name, f"the state {extra}")

@@ -33,7 +33,7 @@ class RelaxedBernoulli(dist.Distribution):
     """
 
     support = constraints.independent(constraints.unit_interval, 1)
-    reparametrized_params = ["logits"]
+    reparametrized_params = ["logits"]  # noqa: RUF012 (numpyro reads a list)
     pytree_data_fields = ("logits", "temperature")
     pytree_aux_fields = ("density",)
 
@@ -59,13 +59,13 @@ class RelaxedBernoulli(dist.Distribution):
         x = (self.logits + noise) / self.temperature
         return jax.nn.sigmoid(x), x
 
-    def sample(self, key: Key[Array, ""] | None, sample_shape: tuple[int, ...] = ()) -> Array:
+    def sample(self, key: Key[Array, ""], sample_shape: tuple[int, ...] = ()) -> Array:
         """h, `[*sample_shape, B, latent]`."""
         return self.transform(self.draw_noise(key, sample_shape))[0]
 
     @validate_sample
     def log_prob(self, value: Array, intermediates: Array | None = None) -> Array:
-        """log q(h | v); `intermediates` is x where it is known."""
+        """Log q(h | v); `intermediates` is x where it is known."""
         if self.density == "bernoulli":
             return (value * self.logits - jax.nn.softplus(self.logits)).sum(axis=-1)
         x = jax.scipy.special.logit(value) if intermediates is None else intermediates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -24,6 +25,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """`[..., inputs] -> [..., num_outputs]`."""
+        dtype = jnp.result_type(float)  # float64 where JAX is set to it, unlike Flax's own default
         for width in self.widths:
-            x = self.activation(nn.Dense(width)(x))
-        return nn.Dense(self.num_outputs)(x)
+            x = self.activation(nn.Dense(width, param_dtype=dtype)(x))
+        return nn.Dense(self.num_outputs, param_dtype=dtype)(x)

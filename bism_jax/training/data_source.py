@@ -59,7 +59,11 @@ def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSou
         checks.data_array(array)
         checks.batch_fits(batch_size, len(array))
         return ArraySource(array, batch_size, seed)
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, (dict, list, tuple)):
+    if (
+        hasattr(data, "__getitem__")
+        and hasattr(data, "__len__")
+        and not isinstance(data, (dict, list, tuple))
+    ):
         checks.batch_fits(batch_size, len(data))
         return RandomAccessSource(data, batch_size, seed)
     if isinstance(data, Iterable) and not isinstance(data, (dict, str, tuple)):
@@ -79,7 +83,9 @@ class _Shuffle:
         self._epoch, self._order = -1, np.zeros(0, np.int32)
 
     def indices(self, step: int, num_steps: int) -> np.ndarray:
-        return np.stack([self._batch(*divmod(k, self.steps_per_epoch)) for k in range(step, step + num_steps)])
+        return np.stack(
+            [self._batch(*divmod(k, self.steps_per_epoch)) for k in range(step, step + num_steps)]
+        )
 
     def _batch(self, epoch: int, position: int) -> np.ndarray:
         if epoch != self._epoch:
@@ -117,7 +123,7 @@ class ArraySource:
 class RandomAccessSource:
     """Rows fetched by index on the host, such as a tfds `data_source` mapped to arrays."""
 
-    resident = None
+    resident: np.ndarray | None = None
     has_position = True
 
     def __init__(self, source: Any, batch_size: int, seed: tuple[int, ...]) -> None:
@@ -164,7 +170,7 @@ class IterableSource:
     `get_state` and `set_state` can be resumed exactly.
     """
 
-    resident = None
+    resident: np.ndarray | None = None
 
     def __init__(self, iterable: Iterable[Any], batch_size: int) -> None:
         self._iterable = iterable

@@ -73,7 +73,7 @@ def make_layout(parallel: str | None, batch_size: int) -> Layout:
 class MeshLayout:
     """One program over a mesh of all devices, with the batch split and everything else replicated."""
 
-    axis_name = None
+    axis_name: str | None = None
 
     def __init__(self) -> None:
         mesh = Mesh(np.array(jax.devices()), (_AXIS,), axis_types=(AxisType.Auto,))
@@ -115,7 +115,7 @@ class MeshLayout:
 class PmapLayout:
     """One program a device with explicit averages, for scripts in the older style."""
 
-    axis_name = _AXIS
+    axis_name: str | None = _AXIS
 
     def __init__(self) -> None:
         self._num_local = jax.local_device_count()

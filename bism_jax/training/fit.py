@@ -140,7 +140,7 @@ def fit(
 def _as_key(rng_key: int | Array) -> Array:
     if isinstance(rng_key, (int, np.integer)):
         return jax.random.key(int(rng_key))
-    if not jnp.issubdtype(getattr(rng_key, "dtype", None), jax.dtypes.prng_key):
+    if not jnp.issubdtype(getattr(rng_key, "dtype", float), jax.dtypes.prng_key):
         raise ValueError(f"rng_key must be a seed or a key of jax.random.key(seed), not {rng_key!r}.")
     return rng_key
 

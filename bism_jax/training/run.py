@@ -142,7 +142,7 @@ class Run:
     def _with_new_noise(self, state: LoopState) -> LoopState:
         key = jax.random.wrap_key_data(state.key_data, impl=self._key_impl)
         key = jax.random.fold_in(key, self._num_rollbacks)
-        return state._replace(key_data=np.asarray(jax.random.key_data(key)))
+        return state._replace(key_data=jax.random.key_data(key))
 
     def _stop_at(self, step: int, num_steps: int) -> None:
         """The turns of callbacks and checkpoints that fall on this iteration."""

@@ -25,6 +25,6 @@ def initialize_from_environment() -> None:
     parts = setting.split(",")
     if len(parts) != 3:
         raise ValueError(f"BISM_JAX_DISTRIBUTED={setting!r} must be 'auto' or 'HOST:PORT,COUNT,INDEX'.")
-    if jax.config.jax_platforms in (None, "cpu"):
+    if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))

@@ -1,0 +1,79 @@
+"""Temporary memory of a compiled hypergradient: a two-layer tanh network fitted to 1,024 points by Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import tyro
+
+from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Truncated, Unrolled
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compile.
+
+    Attributes:
+        num_steps: N.
+    """
+
+    num_steps: int = 64
+
+
+def setting() -> tuple[Callable[..., Any], dict[str, jax.Array]]:
+    """The lower-level loss, with theta a weight decay, and phi."""
+    points = jax.random.normal(jax.random.key(0), (1024, 64))
+    targets = jnp.sin(points)
+    phi = {
+        "w1": 0.1 * jax.random.normal(jax.random.key(1), (64, 128)),
+        "b1": jnp.zeros(128),
+        "w2": 0.1 * jax.random.normal(jax.random.key(2), (128, 64)),
+        "b2": jnp.zeros(64),
+    }
+
+    def loss(phi: dict[str, jax.Array], theta: jax.Array, _: None) -> jax.Array:
+        prediction = jnp.tanh(points @ phi["w1"] + phi["b1"]) @ phi["w2"] + phi["b2"]
+        decay = sum(jnp.sum(leaf**2) for leaf in phi.values())
+        return jnp.mean((prediction - targets) ** 2) + jnp.exp(theta) * decay
+
+    return loss, phi
+
+
+def temporary_bytes(strategy: Strategy) -> int:
+    """What the compiler plans for the gradient in theta of a function of phi^N."""
+    loss, phi = setting()
+    problem = LowerProblem(loss, optax.adam(1e-3))
+
+    def value(theta: jax.Array) -> jax.Array:
+        solution = strategy.solve(problem, phi, theta)
+        return jnp.asarray(sum(jnp.sum(leaf) for leaf in jax.tree.leaves(solution.phi)))
+
+    compiled = jax.jit(jax.grad(value)).lower(jnp.float32(-5.0)).compile()
+    analysis: Any = compiled.memory_analysis()
+    return analysis.temp_size_in_bytes
+
+
+def main(options: Options) -> None:
+    """Prints a Markdown table."""
+    n = options.num_steps
+    strategies: tuple[Strategy, ...] = (
+        Unrolled(n, mixed_mode=False),
+        Unrolled(n, segment="sqrt", mixed_mode=False),
+        Unrolled(n),
+        Unrolled(n, segment="sqrt"),
+        Truncated(n, last=max(1, n // 8)),
+        StopGradient(n),
+    )
+    sizes = [temporary_bytes(strategy) for strategy in strategies]
+    print("| strategy | MiB | less than the first by |\n|---|---|---|")
+    for strategy, size in zip(strategies, sizes, strict=True):
+        print(f"| `{strategy}` | {size / 2**20:.2f} | {sizes[0] / size:.1f} |")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
