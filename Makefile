@@ -14,10 +14,10 @@ demo: setup  ## Trains a GRBM on the checkerboard; pictures, history and checkpo
 	$(VENV)/bin/python -m experiments.checkerboard --progress --num-steps $(DEMO_STEPS)
 
 test: setup  ## The test suite, without what is marked slow.
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: setup  ## What is marked slow.
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python -m pytest -n 2 -m slow
 
 check: setup  ## Lint, formatting, types.
 	$(VENV)/bin/ruff check .

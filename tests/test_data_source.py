@@ -352,10 +352,10 @@ def test_an_iterator_that_runs_out_is_an_error():
         source.take(2, 1)
 
 
-@pytest.mark.parametrize("data", [[], iter([]), Batches([]), (batch for batch in ())], ids=str)
-def test_no_batch_at_all_is_an_error(data):
+@pytest.mark.parametrize("make", [list, lambda: iter([]), lambda: Batches([])])
+def test_no_batch_at_all_is_an_error(make):
     with pytest.raises(ValueError, match=r"data ended: .*yields no batch"):
-        as_data_source(data, 4, SEED)
+        as_data_source(make(), 4, SEED)
 
 
 @pytest.mark.parametrize("batch_size", [3, 5, 20])

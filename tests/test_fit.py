@@ -257,7 +257,7 @@ def test_one_trace_serves_the_whole_run():
 
 @pytest.mark.slow
 def test_the_checkerboard_is_learnt():
-    """Unrolling leaves the plateau, N = 0 does not; a fifth of the paper's iterations at five times its rate."""
+    """Unrolling leaves the plateau, N = 0 does not (a fifth of the iterations at five times the rate)."""
     from bism_jax import StopGradient
     from bism_jax.data import checkerboard_splits
     from bism_jax.evaluation import log_likelihood

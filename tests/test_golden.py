@@ -11,7 +11,6 @@ import pytest
 from bism_jax.hypergradient import StopGradient, Unrolled
 from tests import golden
 
-STEPS = (0, 1, 2, 5)
 OPTIMIZERS = (
     "sgd",
     "adam_fresh_higher_eps",
@@ -21,17 +20,23 @@ OPTIMIZERS = (
 TEMPERATURES = (0.1, 0.5)
 
 
-def modes(num_steps):
-    """Every mode at N = 5; where the steps are few, what differs from it."""
-    if num_steps < 5:
-        return (Unrolled(num_steps), Unrolled(num_steps, mixed_mode=False))[: num_steps or 1]
-    return (
-        Unrolled(num_steps),
-        Unrolled(num_steps, mixed_mode=False),
-        Unrolled(num_steps, segment="sqrt"),
-        Unrolled(num_steps, segment=2),
-        Unrolled(num_steps, segment="sqrt", mixed_mode=False),
-    )
+MODES = (Unrolled(5), Unrolled(5, segment="sqrt"))
+MORE_MODES = (
+    Unrolled(5, mixed_mode=False),
+    Unrolled(5, segment=2),
+    Unrolled(5, segment="sqrt", mixed_mode=False),
+)
+CASES = [
+    *((Unrolled(num_steps), name) for num_steps in (0, 1, 2) for name in OPTIMIZERS),
+    *((Unrolled(2, mixed_mode=False), name) for name in OPTIMIZERS),
+    *((strategy, name) for strategy in MODES for name in OPTIMIZERS),
+    *((strategy, "sgd") for strategy in MORE_MODES),
+    *(
+        pytest.param(strategy, name, marks=pytest.mark.slow)
+        for strategy in MORE_MODES
+        for name in OPTIMIZERS[1:]
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +93,20 @@ def find(values, num_steps, optimizer_name, temperature):
     return next(case for case in values.cases if (case["N"], case["optimizer"], case["tau"]) == wanted)
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
-@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
-@pytest.mark.parametrize("num_steps", STEPS)
-def test_golden_values(x64, hashable, num_steps, optimizer_name, temperature):
-    case = find(hashable, num_steps, optimizer_name, temperature)
-    for strategy in modes(num_steps):
-        run = compiled(optimizer_name, strategy, hashable)
+@pytest.mark.parametrize(("strategy", "optimizer_name"), CASES)
+def test_golden_values(x64, hashable, strategy, optimizer_name):
+    """J, phi^N, the losses on the way, the direct gradient and the hypergradient, at both temperatures."""
+    run = compiled(optimizer_name, strategy, hashable)
+    for temperature in TEMPERATURES:
+        case = find(hashable, strategy.num_steps, optimizer_name, temperature)
         loss, phi, losses, hypergradient, direct, by_phi = run(temperature)
         agree(loss, case["J"])
         agree(phi, golden.phi_of(case["phi_N"]))
         agree(hypergradient, golden.theta_of(case["hypergrad"]))
         agree(direct, golden.theta_of(case["direct_grad"]))
         agree(by_phi, golden.phi_of(case["dJ_dphi"]))
-        if num_steps:
-            agree(losses, np.asarray(case["inner_loss_along_path"][:num_steps]))
+        if strategy.num_steps:
+            agree(losses, np.asarray(case["inner_loss_along_path"][: strategy.num_steps]))
 
 
 def test_stop_gradient_gives_the_direct_gradient(x64, hashable):

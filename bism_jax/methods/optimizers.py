@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jaxtyping import Array, Int, PyTree
 
-_SCHEDULE_STATES = frozenset(
-    {
-        "ScaleByScheduleState",
-        "InjectHyperparamsState",
-        "InjectStatefulHyperparamsState",
-        "WrappedScheduleState",
-    }
-)
+# optax keeps a schedule's count in these; the second is that of `inject_hyperparams`.
+_SCHEDULE_STATES = frozenset({"ScaleByScheduleState", "WrappedScheduleState"})
 
 
 class Optimizers(NamedTuple):
@@ -62,9 +58,13 @@ def count_iterations(
 
 
 def _set_schedule_counts(state: PyTree, iteration: Int[Array, ""]) -> PyTree:
-    def is_schedule_count(path: Any, value: Any) -> bool:
-        return getattr(path[-1], "tuple_name", None) in _SCHEDULE_STATES
+    def is_schedule(node: Any) -> bool:
+        return type(node).__name__ in _SCHEDULE_STATES
 
-    if not optax.tree_utils.tree_get_all_with_path(state, "count", filtering=is_schedule_count):
-        return state
-    return optax.tree_utils.tree_set(state, is_schedule_count, count=iteration)
+    def set_count(node: Any) -> Any:
+        if not is_schedule(node):
+            return node
+        count = iteration.astype(node.count.dtype)
+        return node._replace(count=count) if hasattr(node, "_replace") else replace(node, count=count)
+
+    return jax.tree.map(set_count, state, is_leaf=is_schedule)
