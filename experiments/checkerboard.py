@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 # The kernels of this model take microseconds, less than handing them to a second thread costs; read when
 # JAX starts its CPU backend. (benchmarks/NOTES.md)
@@ -23,43 +22,16 @@ import bism_jax
 from bism_jax import plotting
 from bism_jax.data import checkerboard_splits
 from bism_jax.evaluation import log_likelihood, score_matching_objective
-from bism_jax.models import GRBM, BernoulliPosterior
-from bism_jax.samplers import gibbs
-from bism_jax.training import CSVLog, Evaluate, Snapshot
+from bism_jax.models import GRBM
+from bism_jax.training import Snapshot
+from experiments.grbm import GRBMConfig, sample, train
 from experiments.launch.distributed import initialize_from_environment
-from experiments.methods import MethodConfig
 from experiments.run_folder import RunFolder, print_table
 
 
 @dataclass(frozen=True)
-class Config:
-    """Train on the checkerboard and write a run folder.
-
-    Attributes:
-        method: what to train by.
-        num_hidden: hidden units of the GRBM.
-        num_steps: iterations.
-        batch_size: rows of a minibatch.
-        seed: of parameters, noise and data order; the data itself is the same for all seeds.
-        ema_decay: of the moving average of theta.
-        evaluate_every: iterations between likelihoods on the validation set.
-        checkpoint_every: iterations between checkpoints.
-        parallel: how to use several devices.
-        output: the run folder; the same folder and options continue a run.
-        progress: show a bar even where there is no terminal.
-    """
-
-    method: MethodConfig = field(default_factory=MethodConfig)
-    num_hidden: int = 4
-    num_steps: int = 100_000
-    batch_size: int = 100
-    seed: int = 0
-    ema_decay: float = 0.999
-    evaluate_every: int = 5_000
-    checkpoint_every: int = 20_000
-    parallel: Literal["jit", "pmap"] | None = None
-    output: Path | None = None
-    progress: bool = False
+class Config(GRBMConfig):
+    """Train on the checkerboard and write a run folder; the data is the same for all seeds."""
 
 
 def run(config: Config) -> dict[str, float]:
@@ -71,26 +43,7 @@ def run(config: Config) -> dict[str, float]:
     def evaluate(snapshot: Snapshot) -> dict[str, float]:
         return {"validation_log_likelihood": _mean_log_likelihood(model, snapshot.theta, splits.validation)}
 
-    start = time.perf_counter()
-    result = bism_jax.fit(
-        model,
-        BernoulliPosterior(config.num_hidden) if config.method.is_bilevel else None,
-        splits.train,
-        method=config.method.make(),
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        rng_key=config.seed,
-        ema_decay=config.ema_decay,
-        callbacks=[
-            Evaluate(evaluate, config.evaluate_every),
-            CSVLog(folder.path / "history.csv", every=max(1, config.num_steps // 200)),
-        ],
-        checkpoint_dir=folder.path / "checkpoints",
-        checkpoint_every=config.checkpoint_every,
-        parallel=config.parallel,
-        progress=config.progress or None,
-    )
-    seconds = time.perf_counter() - start
+    result, seconds = train(config, folder, splits.train, evaluate)
     metrics = {
         "test log-likelihood": _mean_log_likelihood(model, result.theta, splits.test),
         "test log-likelihood (EMA)": _mean_log_likelihood(model, result.theta_ema, splits.test),
@@ -106,23 +59,17 @@ def run(config: Config) -> dict[str, float]:
     return metrics
 
 
-def _mean_log_likelihood(model: GRBM, theta: object, v: np.ndarray) -> float:
+def _mean_log_likelihood(model: GRBM, theta: Any, v: np.ndarray) -> float:
     return float(log_likelihood(model, theta, v).mean())
 
 
 def _draw(path: Path, model: GRBM, result: bism_jax.FitResult, test: np.ndarray) -> None:
-    def method(name: str) -> Any:
-        return lambda theta, *args: model.apply(theta, *args, method=name)
-
     start = jax.random.uniform(jax.random.key(1), (2000, test.shape[1]))
-    sampler = jax.jit(
-        lambda theta, v: gibbs(method("sample_h"), method("sample_v"), theta, jax.random.key(2), v, 1000)[0]
-    )
+    samples, _ = sample(model, result.theta, start, num_sweeps=1000)
 
     def log_density(points: Array) -> Array:
         return log_likelihood(model, result.theta, jnp.asarray(points))
 
-    samples = np.asarray(sampler(result.theta, start))
     plotting.save(plotting.plot_density(test[:2000], samples, log_density), path / "density.png")
     plotting.save(plotting.plot_history(result.history), path / "history.png")
     rows = [row for row in result.evaluations if "validation_log_likelihood" in row]

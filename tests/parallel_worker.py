@@ -18,6 +18,7 @@ from bism_jax import (
     Unrolled,
     fit,
 )
+from bism_jax.data import checkerboard
 from bism_jax.models import GRBM, BernoulliPosterior
 
 OPTIMIZERS = Optimizers(optax.adam(1e-2, eps_root=1e-16), optax.adam(1e-2, eps_root=1e-16))
@@ -38,17 +39,17 @@ METHODS["fresh_mdsm"] = BiSM(
     optimizers=OPTIMIZERS, num_particles=2,
 )  # fmt: skip
 METHODS["marginal"] = ScoreMatching(MDSM(0.1, 1.0), OPTIMIZERS.theta)
-DATA = np.random.default_rng(0).uniform(size=(64, 2))
 
 
 def main(output, parallel, names):
+    data = np.asarray(checkerboard.sample(jax.random.key(0), 64), np.float64)
     results = {}
     for name in names:
         method = METHODS[name]
         result = fit(
             GRBM(2),
             None if name == "marginal" else BernoulliPosterior(2, temperature=0.5),
-            DATA,
+            data,
             method=method,
             num_steps=50,
             batch_size=16,

@@ -107,7 +107,7 @@ def test_what_a_users_own_callback_measures_may_be_logged(log):
 
 
 def test_a_measurement_cannot_overwrite_the_step(log):
-    result = train(Evaluate(lambda s: {"step": 99}, 5), log(5))
+    result = train(Evaluate(lambda s: {"step": 99, "x": 1}, 5), log(5))
     assert [row["step"] for row in result.evaluations] == [5, 10]
     assert steps_of(log.path) == [5, 10]
 
