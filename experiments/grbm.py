@@ -80,7 +80,7 @@ def train(
 
 
 def sample(model: GRBM, theta: Any, start: Any, num_sweeps: int) -> tuple[np.ndarray, np.ndarray]:
-    """The visible units after `num_sweeps` of Gibbs sampling from `start`, and E[v | h] for the h it was drawn from."""
+    """The visible units after `num_sweeps` of Gibbs sampling, and E[v | h] for the h they come from."""
 
     def method(name: str) -> Any:
         return lambda theta, *args: model.apply(theta, *args, method=name)
