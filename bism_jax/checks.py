@@ -105,6 +105,8 @@ def optimizer_pair(name: str, value: Any) -> None:
 
 def data_array(array: np.ndarray) -> None:
     """Raises ValueError unless `array` holds rows of finite floating numbers."""
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError("data is a masked array, whose mask would be lost; fill it, or drop masked rows.")
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"data is empty: its shape is {array.shape}; it must be [rows, *visible].")
     if not np.issubdtype(array.dtype, np.floating) and array.dtype != jnp.bfloat16:
@@ -112,7 +114,8 @@ def data_array(array: np.ndarray) -> None:
             f"data has dtype {array.dtype}, but scores need floating data; convert and scale it, for "
             "instance data.astype(np.float32) / 255."
         )
-    finite = np.isfinite(array)
+    with np.errstate(over="ignore"):  # what the device's dtype cannot hold is infinite there
+        finite = np.isfinite(array.astype(jnp.result_type(array)))
     if not finite.all():
         row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
         count = int(array.size - finite.sum())
@@ -137,3 +140,25 @@ def fraction(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is at least 0 and below 1."""
     if not _is_number(value) or not 0 <= value < 1:
         raise ValueError(f"{name} must be at least 0 and below 1, not {value!r}.")
+
+
+def parameters(name: str, tree: PyTree) -> None:
+    """Raises ValueError unless `tree` has leaves and all of them are finite floating arrays."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float)):
+            where = name + jax.tree_util.keystr(path)
+            raise ValueError(f"{where} is a {type(leaf).__name__}; parameters are floating arrays.")
+    floating_tree(name, jax.tree.map(jnp.asarray, tree))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf, np.float64)).all():
+            raise ValueError(f"{name}{jax.tree_util.keystr(path)} holds NaN or infinite values.")
+
+
+def callback(value: Any) -> None:
+    """Raises TypeError or ValueError unless `value` can be called every so many iterations."""
+    if isinstance(value, type) or not callable(value) or not hasattr(value, "every"):
+        raise TypeError(
+            f"callbacks must be values such as Evaluate(fn, every=1000), callable and with an attribute "
+            f"every, not {value!r}."
+        )
+    positive_int(f"callbacks: every of {type(value).__name__}", value.every)

@@ -295,7 +295,6 @@ ENERGIES = cases(
     ("v less its mean", lambda t, v, h: energy(t, moved(v), h), ROWS),
     ("h less its mean", lambda t, v, h: energy(t, v, moved(h)), ROWS),
     ("neighbour", lambda t, v, h: energy(t, jnp.roll(v, 1, axis=0), h), ROWS),
-    ("flipped", lambda t, v, h: energy(t, v, h[::-1]), ROWS),
     ("largest of the batch", lambda t, v, h: energy(t, v, h) + 0.01 * v.max(), ROWS),
     ("sum of the batch", lambda t, v, h: energy(t, v, h) + 1e-3 * (h**2).sum(), ROWS),
     ("ignores h", lambda t, v, h: energy(t, v, jnp.zeros_like(h)), says("no gradient", "h", "ScoreMatching")),
@@ -318,7 +317,7 @@ def test_energies(energy_fn, message):
         train_functions(energy_fn)
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 40])
+@pytest.mark.parametrize("batch_size", [1, 40])
 def test_coupled_rows_are_found_in_any_batch(batch_size):
     with pytest.raises(ValueError, match=ROWS):
         train_functions(lambda t, v, h: energy(t, moved(v), h), batch_size=batch_size)
@@ -790,6 +789,7 @@ def grid(phi, v):
 
 
 MODULES = {"posterior": POSTERIOR, "init_params": None}
+OWN_PHI = {"energy": ENERGY, "init_params": None}
 
 
 def initialise(
@@ -806,19 +806,15 @@ def numpy_params(scale):
     "options",
     cases(
         ("one row", {"data": DATA[:1]}),
-        ("many rows", {"data": DATA}),
-        ("equal rows", {"data": np.ones((4, 2), np.float32)}),
         ("zeros", {"data": np.zeros((4, 2), np.float32)}),
         ("large numbers", {"data": 1e4 * DATA}),
-        ("half precision", {"data": DATA.astype(np.float16)}),
         ("bfloat16", {"data": jnp.asarray(DATA, jnp.bfloat16)}),
         ("NumPy parameters", {"init_params": (numpy_params(1), numpy_params(2))}),
         ("a parameter without use", {"init_params": ({**PARAMS, "a": jnp.ones(3)}, PARAMS)}),
         ("a posterior of one's own", {"posterior": own_posterior()}),
         ("several latent axes", {"energy": lambda t, v, h: energy(t, v, h.sum(1)), "posterior": grid}),
-        ("layer norm", {"energy": Joint(nn.LayerNorm()), **MODULES}),
-        ("no dropout", {"energy": Joint(nn.Dropout(0.5, deterministic=True)), **MODULES}),
-        ("a sown value", {"energy": Joint(Sown()), **MODULES}),
+        ("norm, sown", {"energy": Joint(nn.Sequential([nn.LayerNorm(), Sown()])), **MODULES}),
+        ("dropout that is off", {"posterior": Encoder(nn.Dropout(0.5, deterministic=True)), **OWN_PHI}),
         ("nnx", {"energy": NNXJoint(), **MODULES}),
         ("a free energy", {"energy": free_energy, "posterior": None, "method": ScoreMatching()}),
     ),

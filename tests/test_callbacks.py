@@ -129,14 +129,6 @@ def test_a_snapshot_is_the_run_after_its_step():
     assert train(Recorder(5)).theta_ema is None
 
 
-def test_a_snapshot_of_bism_has_phi():
-    recorder = Recorder(2)
-    method = BiSM(hypergradient=Unrolled(1))
-    model = GRBM(2), GaussianPosterior(2)
-    result = fit(*model, rows(), method=method, num_steps=2, callbacks=[recorder], batch_size=4)
-    jax.tree.map(np.testing.assert_array_equal, recorder.snapshots[-1].phi, result.phi)
-
-
 @pytest.mark.parametrize("steps_per_call", [1, 3, None])
 def test_metrics_are_means_since_the_last_turn(steps_per_call):
     recorders = [Recorder(4), Recorder(3)]
@@ -451,10 +443,16 @@ def test_history_has_the_scalars_of_info():
     ],
     ids=["BiSM", "ScoreMatching"],
 )
-def test_history_of_the_methods(method, posterior, info):
-    history = fit(GRBM(2), posterior, rows(), method=method, num_steps=3, batch_size=4).history
-    assert tuple(history) == info._fields
-    assert all(values.shape == (3,) and np.isfinite(values).all() for values in history.values())
+def test_record_of_the_methods(method, posterior, info):
+    recorder = Recorder(2)
+    result = fit(GRBM(2), posterior, rows(), method=method, num_steps=3, batch_size=4, callbacks=[recorder])
+    assert tuple(result.history) == info._fields
+    for values in result.history.values():
+        assert values.shape == (3,)
+        assert np.isfinite(values).all()
+    last = recorder.snapshots[-1]
+    assert set(last.metrics) == set(info._fields)
+    jax.tree.map(np.testing.assert_array_equal, (last.theta, last.phi), (result.theta, result.phi))
 
 
 def test_history_of_a_resumed_run_is_whole(tmp_path):
@@ -465,7 +463,7 @@ def test_history_of_a_resumed_run_is_whole(tmp_path):
         np.testing.assert_array_equal(resumed[name], values)
 
 
-def test_no_steps_return_the_initial_parameters(log):
+def test_no_steps_return_the_initial_parameters():
     theta = GRBM(2).init(jax.random.key(3), rows(4), np.zeros((4, 2), np.float32))
     recorder = Recorder(1)
     result = fit(
@@ -477,13 +475,19 @@ def test_no_steps_return_the_initial_parameters(log):
         num_steps=0,
         batch_size=4,
         ema_decay=0.9,
-        callbacks=[recorder, log(1)],
+        callbacks=[recorder],
     )
     jax.tree.map(np.testing.assert_array_equal, result.theta, theta)
     jax.tree.map(np.testing.assert_array_equal, result.theta_ema, theta)
     assert result.phi is None
     assert result.evaluations == []
     assert recorder.snapshots == []
+
+
+def test_fewer_steps_than_are_done_are_refused(tmp_path):
+    train(num_steps=6, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"num_steps=3, but .* 6 iterations"):
+        train(num_steps=3, checkpoint_dir=tmp_path)
 
 
 def test_history_of_no_steps_has_its_keys():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Array, Float
 
 from bism_jax.jaxprs import has_gradient
 from bism_jax.models import Model
-from bism_jax.objectives import draw_latent_noise, sample_latents
+from bism_jax.objectives import draw_latent_noise, latent_log_prob, sample_latents
 from bism_jax.typing import Params
 
 _PROBE_ROWS = 4
@@ -24,37 +25,40 @@ def check_latent_model(
 
     Raises:
         ValueError: for a posterior whose batch shape is not `(B,)` or whose samples are not
-            reparameterised; an energy of the wrong shape, without a gradient in theta, v or h, or of
-            which one row depends on the others.
+            reparameterised; an energy without a gradient in theta, v or h; either where it cannot be
+            called, has the wrong shape, or gives a row what depends on the others.
     """
     h = _check_posterior(posterior, phi, batch)
-    _check_shape(energy, theta, batch, h)
-    for argument, argnum, reason in (
-        ("theta", 0, "its parameters are closed over, not taken from its first argument"),
-        ("h", 2, "the posterior would have nothing to fit; train it by ScoreMatching instead"),
-    ):
-        if not has_gradient(energy.apply, argnum, theta, batch, h):
-            raise ValueError(f"energy_fn={energy.name} has no gradient with respect to {argument}: {reason}.")
-    _check_visible_gradient(energy, theta, batch, h)
-    _check_rows(energy, theta, batch, h)
+    _check_energy(energy, theta, batch, h)
+    if not has_gradient(energy.apply, 2, theta, batch, h):
+        raise ValueError(
+            f"energy_fn={energy.name} has no gradient with respect to h: the posterior would have nothing to "
+            "fit. Train it by ScoreMatching, which needs no latents."
+        )
 
 
 def check_free_energy(energy: Model, theta: Params, batch: Float[Array, "batch *visible"]) -> None:
     """Checks a free energy F(theta, v) on a batch; raises as `check_latent_model`."""
-    _check_shape(energy, theta, batch)
-    if not has_gradient(energy.apply, 0, theta, batch):
+    _check_energy(energy, theta, batch)
+
+
+def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
+    name = f"energy_fn={energy.name}"
+    result = _trace(name, energy.apply, theta, *args)
+    _check_row_values(name, "one energy a row", result, args[0].shape[0])
+    if not has_gradient(energy.apply, 0, theta, *args):
         raise ValueError(
-            f"energy_fn={energy.name} has no gradient with respect to theta: its parameters are closed "
-            "over, not taken from its first argument."
+            f"{name} has no gradient with respect to theta: its parameters are closed over, not taken from "
+            "its first argument."
         )
-    _check_visible_gradient(energy, theta, batch)
-    _check_rows(energy, theta, batch)
+    if not has_gradient(energy.apply, 1, theta, *args):
+        raise ValueError(f"{name} has no gradient with respect to v, so it has no score to match.")
+    _check_rows(name, lambda *rows: energy.apply(theta, *rows), theta, *args)
 
 
 def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
-    batch_size = batch.shape[0]
-    name = f"posterior_fn={posterior.name}"
-    distribution = posterior.apply(phi, batch)
+    name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
+    distribution = _call(name, posterior.apply, phi, batch)
     for attribute in ("sample", "log_prob"):
         if not hasattr(distribution, attribute):
             raise ValueError(
@@ -69,65 +73,108 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
             "event axes with .to_event(k)."
         )
 
-    def sample(phi: Params) -> Array:
-        distribution = posterior.apply(phi, batch)
+    def sample(phi: Params, v: Array) -> Any:
+        distribution = posterior.apply(phi, v)
         noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
-        return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise)).h
+        return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise))
 
-    shape = jax.eval_shape(sample, phi)
-    if shape.shape[:1] != (batch_size,):
+    shape = _trace(name, lambda phi: sample(phi, batch).h, phi)
+    if getattr(shape, "shape", ())[:1] != (batch_size,):
         raise ValueError(
-            f"{name} draws samples of shape {shape.shape} for a batch of {batch_size} rows; their first "
+            f"{name} draws samples of {_describe(shape)} for a batch of {batch_size} rows; their first "
             f"axis must be {batch_size}."
         )
-    if not jnp.issubdtype(shape.dtype, jnp.floating) or not has_gradient(sample, 0, phi):
+    reparameterised = jnp.issubdtype(shape.dtype, jnp.floating) and has_gradient(
+        lambda phi: sample(phi, batch).h, 0, phi
+    )
+    if not reparameterised:
         raise ValueError(
             f"{name} draws samples that are not reparameterised: they have no gradient with respect to "
             "phi, so the lower level could not be differentiated through. Use a relaxation "
             "(BernoulliPosterior) or a distribution with pathwise samples, such as Normal."
         )
-    return sample(phi)
+
+    def log_prob(v: Array, h: Array) -> Array:
+        return latent_log_prob(posterior.apply(phi, v), sample(phi, v)._replace(h=h))
+
+    h = sample(phi, batch).h
+    values = _trace(name, log_prob, batch, h)
+    _check_row_values(name, "one log_prob a row", values, batch_size)
+    _check_rows(name, lambda v: posterior.apply(phi, v).log_prob(_own(h, v)), phi, batch)
+    _check_noise(name, lambda v: sample(phi, v).h, batch)
+    return h
 
 
-def _check_shape(energy: Model, theta: Params, *args: Array) -> None:
-    batch_size = args[0].shape[0]
-    result = jax.eval_shape(energy.apply, theta, *args)
-    shape = getattr(result, "shape", None)
-    if shape != (batch_size,):
+def _own(h: Array, v: Array) -> Array:
+    """A fixed latent a row, the same for all rows."""
+    return jnp.broadcast_to(h[:1], (v.shape[0], *h.shape[1:]))
+
+
+def _trace(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    """The shape of what `fn` returns."""
+    return _call(name, jax.eval_shape, fn, *args)
+
+
+def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return fn(*args)
+    except Exception as error:
+        if str(error).startswith(name):
+            raise
         raise ValueError(
-            f"energy_fn={energy.name} returns {_describe(result)} on a batch of {batch_size} rows; it must "
-            f"return one energy a row, shape ({batch_size},). Sum over all axes but the first."
+            f"{name} cannot be evaluated on its parameters and a batch: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_row_values(name: str, what: str, result: Any, batch_size: int) -> None:
+    if getattr(result, "shape", None) != (batch_size,):
+        raise ValueError(
+            f"{name} returns {_describe(result)} on a batch of {batch_size} rows; it must return {what}, "
+            f"shape ({batch_size},). Sum over all axes but the first."
         )
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"{name} returns dtype {result.dtype}; it must be floating, to have a gradient.")
 
 
 def _describe(result: Any) -> str:
-    return f"shape {result.shape}" if hasattr(result, "shape") else type(result).__name__
+    return f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
 
 
-def _check_visible_gradient(energy: Model, theta: Params, *args: Array) -> None:
-    if not has_gradient(energy.apply, 1, theta, *args):
-        raise ValueError(
-            f"energy_fn={energy.name} has no gradient with respect to v, so it has no score to match."
-        )
-
-
-def _check_rows(energy: Model, theta: Params, *args: Array) -> None:
-    """One row's energy must not change with the order of the rows, nor with the other rows."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((theta, args))):
+def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array) -> None:
+    """A row's value must not change with the order of the rows, nor have a gradient in the others."""
+    if _is_traced(params, args):
         return  # under a transformation there are no values to look at
-    rows = tuple(jnp.resize(arg[:_PROBE_ROWS], (_PROBE_ROWS, *arg.shape[1:])) for arg in args)
-    # Rows that happen to be equal would hide a dependence.
-    offsets = jnp.linspace(0.0, 0.1, _PROBE_ROWS)
-    rows = tuple(row + offsets.reshape(-1, *(1,) * (row.ndim - 1)).astype(row.dtype) for row in rows)
-    apply = jax.jit(energy.apply)
-    energies = apply(theta, *rows)
-    reversed_energies = apply(theta, *(row[::-1] for row in rows))[::-1]
-    first_alone = apply(theta, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))[:1]
-    tolerance = 1e3 * float(jnp.finfo(energies.dtype).eps)
-    same_order = np.allclose(energies, reversed_energies, tolerance, tolerance, equal_nan=True)
-    if not same_order or not np.allclose(energies[:1], first_alone, tolerance, tolerance, equal_nan=True):
+    rows = tuple(_probe(arg) for arg in args)
+    values = jax.jit(fn)(*rows)
+    reversed_values = jax.jit(fn)(*(row[::-1] for row in rows))[::-1]
+    tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
+    same_order = np.allclose(values, reversed_values, tolerance, tolerance, equal_nan=True)
+    gradients = jax.jit(jax.grad(lambda rows: fn(*rows)[0]))(rows)
+    if not same_order or any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients):
         raise ValueError(
-            f"energy_fn={energy.name} gives a row an energy that depends on the other rows of the batch or "
-            "on their order, so the gradient of their sum would not be a score. Remove what mixes rows "
-            "(batch normalisation, a mean over the batch, an index by position)."
+            f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "
+            "the gradient of their sum would not be a score. Remove what mixes rows (batch normalisation, a "
+            "mean over the batch, an index by position)."
         )
+
+
+def _check_noise(name: str, sample: Callable[[Array], Array], batch: Array) -> None:
+    if batch.shape[0] == 1 or _is_traced(batch):
+        return
+    h = np.asarray(sample(jnp.broadcast_to(batch[:1], batch.shape)))
+    if np.all(h == h[:1]):
+        raise ValueError(
+            f"{name} draws the same noise for every row of a batch; draw it for the whole batch, shape "
+            "[*sample_shape, B, *latent]."
+        )
+
+
+def _is_traced(*trees: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def _probe(array: Array) -> Array:
+    """A few rows, moved apart, since rows that happen to be equal would hide a dependence."""
+    rows = jnp.resize(array[:_PROBE_ROWS], (_PROBE_ROWS, *array.shape[1:]))
+    offsets = jnp.linspace(0.0, 0.1, _PROBE_ROWS).reshape(-1, *(1,) * (array.ndim - 1))
+    return rows + offsets.astype(rows.dtype)

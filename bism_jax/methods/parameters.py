@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 from jaxtyping import Array, Float, Key
 
+from bism_jax import checks
 from bism_jax.models import Model
 from bism_jax.typing import Params
 
@@ -22,7 +23,10 @@ def init_latent_model(
         ValueError: where a plain function comes without `init_params`.
     """
     if init_params is not None:
-        return _given(init_params)
+        theta, phi = _given(init_params)
+        if phi is None:
+            raise ValueError("init_params: phi is None, but the method fits a posterior; pass (theta, phi).")
+        return theta, phi
     phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
     phi = _init(posterior, "posterior_fn", phi_key, batch)
     h = posterior.apply(phi, batch).sample(sample_key)
@@ -52,6 +56,9 @@ def _init(model: Model, argument: str, rng_key: Key[Array, ""], *args: Array) ->
 def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
     if not isinstance(init_params, tuple) or len(init_params) != 2:
         raise ValueError("init_params must be a pair (theta, phi); phi is None where there is no posterior.")
+    for name, params in zip(("theta", "phi"), init_params, strict=True):
+        if name == "theta" or params is not None:
+            checks.parameters(f"init_params: {name}", params)
     return init_params
 
 

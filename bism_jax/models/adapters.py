@@ -69,6 +69,8 @@ def _adapt_linen(argument: str, module: linen.Module) -> Model:
             return fn(*args, **kwargs)
         except errors.InvalidRngError as error:
             raise _stateful(argument, name, "dropout or another draw of random numbers") from error
+        except errors.ModifyScopeVariableError as error:
+            raise _stateful(argument, name, "mutable collections (batch_stats)") from error
 
     def method(method_name: str) -> Callable[..., Any] | None:
         if not hasattr(type(module), method_name):

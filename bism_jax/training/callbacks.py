@@ -62,6 +62,8 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         checks.positive_int("every", self.every)
+        if not callable(self.fn):
+            raise TypeError(f"fn must be a function of a Snapshot, not {self.fn!r}.")
 
     def __call__(self, snapshot: Snapshot) -> Mapping[str, float]:
         """The measurements."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bism_jax import checks
@@ -54,24 +56,40 @@ def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSou
         TypeError: for anything else than these three.
     """
     checks.positive_int("batch_size", batch_size)
+    if isinstance(data, (str, bytes, dict, tuple, type)):
+        raise _unsupported(data)
     if isinstance(data, (np.ndarray, jax.Array)) or hasattr(data, "__array__"):
-        array = np.asarray(data)
+        if jnp.issubdtype(getattr(data, "dtype", float), jax.dtypes.prng_key):
+            raise ValueError(f"data has dtype {data.dtype}, but scores need floating data.")
+        array = data if isinstance(data, np.ndarray) else np.asarray(data)
         checks.data_array(array)
         checks.batch_fits(batch_size, len(array))
         return ArraySource(array, batch_size, seed)
-    if (
-        hasattr(data, "__getitem__")
-        and hasattr(data, "__len__")
-        and not isinstance(data, (dict, list, tuple))
-    ):
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list):
         checks.batch_fits(batch_size, len(data))
         return RandomAccessSource(data, batch_size, seed)
-    if isinstance(data, Iterable) and not isinstance(data, (dict, str, tuple)):
+    if isinstance(data, Iterable):
         return IterableSource(data, batch_size)
-    raise TypeError(
-        f"data is a {type(data).__name__}; pass an array [rows, *visible], a source with __len__ and "
+    raise _unsupported(data)
+
+
+def _unsupported(data: Any) -> TypeError:
+    name = f"the class {data.__name__}" if isinstance(data, type) else f"a {type(data).__name__}"
+    return TypeError(
+        f"data is {name}; pass an array [rows, *visible], a source with __len__ and "
         "__getitem__, or an iterable of batches [batch, *visible]."
     )
+
+
+def _as_array(item: Any) -> np.ndarray:
+    """An item of a source as an array of its own, since a loader may fill the same memory again."""
+    if isinstance(item, (dict, tuple, str, bytes)):
+        keys = f" with the keys {sorted(item)}" if isinstance(item, dict) else ""
+        raise TypeError(
+            f"data yields {type(item).__name__}s{keys}; wrap it in a source whose items are the arrays to "
+            "train on."
+        )
+    return np.array(item)
 
 
 class _Shuffle:
@@ -153,12 +171,11 @@ class RandomAccessSource:
             rows = self._source.__getitems__(indices.tolist())
         else:
             rows = [self._source[int(index)] for index in indices]
-        if isinstance(rows[0], dict):
-            raise TypeError(
-                f"data yields dicts with the keys {sorted(rows[0])}; wrap it in a source whose items are "
-                "the arrays to train on."
-            )
-        batch = np.stack([np.asarray(row) for row in rows])
+        arrays = [_as_array(row) for row in rows]
+        shapes = sorted({array.shape for array in arrays})
+        if len(shapes) > 1:
+            raise ValueError(f"data has rows of more than one shape: {shapes}; they must all be alike.")
+        batch = np.stack(arrays)
         checks.data_array(batch)
         return batch
 
@@ -178,18 +195,16 @@ class IterableSource:
         self._warned = False
         self.has_position = hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
         start = self.position()
-        self._first: np.ndarray | None = self._draw(None)
-        self._shape = self._first.shape
-        if self.has_position:
-            self.set_position(start)
-        self._example = np.array(self._draw(self._shape) if self.has_position else self._first)
+        self._example = self._draw(None)
+        self._shape = self._example.shape
+        self._first: np.ndarray | None = None if self.has_position else self._example
         if self.has_position:
             self.set_position(start)
         self.batch_size = self._shape[0] * jax.process_count()
         if self.batch_size != batch_size:
             raise ValueError(
                 f"batch_size={batch_size}, but data yields batches of {self.batch_size} rows; pass "
-                f"batch_size={self.batch_size}."
+                f"batch_size={self.batch_size}, or np.asarray(data) where these are rows."
             )
 
     def example(self) -> np.ndarray:
@@ -205,15 +220,15 @@ class IterableSource:
         if not self.has_position:
             return None
         state = self._iterator.get_state()  # type: ignore[attr-defined]
-        return state.decode() if isinstance(state, bytes) else state
+        return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else state
 
     def set_position(self, position: Any) -> None:
         """Returns to a state of the iterator."""
         if not self.has_position:
             return
-        was_bytes = isinstance(self._iterator.get_state(), bytes)  # type: ignore[attr-defined]
-        self._iterator.set_state(position.encode() if was_bytes else position)  # type: ignore[attr-defined]
-        self._first = None
+        is_bytes = isinstance(position, dict) and set(position) == {"bytes"}
+        state = base64.b64decode(position["bytes"]) if is_bytes else position
+        self._iterator.set_state(state)  # type: ignore[attr-defined]
 
     def _next(self) -> np.ndarray:
         if self._first is not None:
@@ -224,7 +239,7 @@ class IterableSource:
     def _draw(self, shape: tuple[int, ...] | None) -> np.ndarray:
         for _ in range(2):
             for item in self._iterator:
-                batch = np.asarray(item)
+                batch = _as_array(item)
                 checks.data_array(batch)
                 if shape is None or batch.shape == shape:
                     return batch

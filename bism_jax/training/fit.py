@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -94,6 +94,7 @@ def fit(
         DivergenceError: where a loss or a gradient stops being finite.
     """
     method = BiSM() if method is None else method
+    checks.instance("method", method, Method, "BiSM()")
     checks.non_negative_int("num_steps", num_steps)
     checks.positive_int("checkpoint_every", checkpoint_every)
     checks.one_of("on_divergence", on_divergence, ("raise", "rollback"))
@@ -103,6 +104,8 @@ def fit(
         checks.fraction("ema_decay", ema_decay)
     if on_divergence == "rollback" and checkpoint_dir is None:
         raise ValueError("on_divergence='rollback' needs a checkpoint_dir to go back to.")
+    callbacks = _check_callbacks(callbacks)
+    _check_directory(checkpoint_dir)
     key = _as_key(rng_key)
     source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
     layout = make_layout(parallel, batch_size)
@@ -117,6 +120,9 @@ def fit(
         description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
         store = CheckpointStore(checkpoint_dir, description)
         state = _resume(store, state, source, history)
+    for callback in callbacks:
+        if hasattr(callback, "resume"):
+            callback.resume(int(state.step))
     mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
     key_impl = str(jax.random.key_impl(key))
     one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
@@ -138,11 +144,34 @@ def fit(
 
 
 def _as_key(rng_key: int | Array) -> Array:
-    if isinstance(rng_key, (int, np.integer)):
+    is_seed = isinstance(rng_key, (int, np.integer)) and not isinstance(rng_key, bool)
+    if is_seed and -(2**31) <= rng_key < 2**32:
         return jax.random.key(int(rng_key))
-    if not jnp.issubdtype(getattr(rng_key, "dtype", float), jax.dtypes.prng_key):
-        raise ValueError(f"rng_key must be a seed or a key of jax.random.key(seed), not {rng_key!r}.")
-    return rng_key
+    is_key = jnp.issubdtype(getattr(rng_key, "dtype", float), jax.dtypes.prng_key)
+    if not is_key or jnp.shape(rng_key) != ():
+        raise ValueError(
+            "rng_key must be a seed or a key of jax.random.key(seed), with a seed of 32 bits, not "
+            f"{rng_key!r}."
+        )
+    return jnp.asarray(rng_key)
+
+
+def _check_callbacks(callbacks: Any) -> list[Callback]:
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a sequence of callbacks, not {callbacks!r}; pass a list.")
+    callbacks = list(callbacks)
+    for callback in callbacks:
+        checks.callback(callback)
+    return callbacks
+
+
+def _check_directory(checkpoint_dir: Any) -> None:
+    if checkpoint_dir is None:
+        return
+    if not isinstance(checkpoint_dir, (str, Path)):
+        raise TypeError(f"checkpoint_dir must be a path, not {checkpoint_dir!r}.")
+    if Path(checkpoint_dir).exists() and not Path(checkpoint_dir).is_dir():
+        raise ValueError(f"checkpoint_dir={checkpoint_dir} is a file; pass a folder.")
 
 
 def _describe_run(

@@ -76,9 +76,6 @@ class Run:
         Raises:
             DivergenceError: where a scalar of `Info` is not finite.
         """
-        for callback in self._callbacks:
-            if hasattr(callback, "resume"):
-                callback.resume(step)
         if rollback:
             self._save()  # a first place to go back to
         length = steps_per_call or 1
