@@ -36,6 +36,20 @@ def non_negative(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}.")
 
 
+def boolean(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}.")
+
+
+def widths(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is a sequence of positive integers."""
+    if not isinstance(value, (tuple, list)) or not all(_is_int(width) and width > 0 for width in value):
+        raise ValueError(
+            f"{name} must be a tuple of integers of at least 1, such as (64, 64), not {value!r}."
+        )
+
+
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is among `choices`."""
     if value not in choices:
@@ -79,7 +93,8 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
+    is_bool = isinstance(value, (bool, np.bool_))
+    return isinstance(value, (int, float, np.number)) and not is_bool and bool(np.isfinite(value))
 
 
 def instance(name: str, value: Any, protocol: type, example: str) -> None:

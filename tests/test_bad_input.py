@@ -296,6 +296,7 @@ ENERGIES = cases(
     ("h less its mean", lambda t, v, h: energy(t, v, moved(h)), ROWS),
     ("neighbour", lambda t, v, h: energy(t, jnp.roll(v, 1, axis=0), h), ROWS),
     ("largest of the batch", lambda t, v, h: energy(t, v, h) + 0.01 * v.max(), ROWS),
+    ("gated by the batch", lambda t, v, h: energy(t, v, h) * (1 + (v[:, 0] >= v[:, 0].max())), ROWS),
     ("sum of the batch", lambda t, v, h: energy(t, v, h) + 1e-3 * (h**2).sum(), ROWS),
     ("ignores h", lambda t, v, h: energy(t, v, jnp.zeros_like(h)), says("no gradient", "h", "ScoreMatching")),
     ("rounds h", lambda t, v, h: energy(t, v, jnp.round(h)), says("no gradient", "h", "ScoreMatching")),
@@ -811,6 +812,10 @@ def numpy_params(scale):
         ("bfloat16", {"data": jnp.asarray(DATA, jnp.bfloat16)}),
         ("NumPy parameters", {"init_params": (numpy_params(1), numpy_params(2))}),
         ("a parameter without use", {"init_params": ({**PARAMS, "a": jnp.ones(3)}, PARAMS)}),
+        (
+            "a posterior that is sure",
+            {"posterior": BernoulliPosterior(2), **OWN_PHI, "data": 30 + 0 * DATA[:4]},
+        ),
         ("a posterior of one's own", {"posterior": own_posterior()}),
         ("several latent axes", {"energy": lambda t, v, h: energy(t, v, h.sum(1)), "posterior": grid}),
         ("norm, sown", {"energy": Joint(nn.Sequential([nn.LayerNorm(), Sown()])), **MODULES}),

@@ -76,6 +76,7 @@ class Stateful:
 STATES = {
     "number": (lambda n: n, lambda s: s),
     "dict": (lambda n: {"index": n, "epoch": [0]}, lambda s: s["index"]),
+    "dict of bytes read": (lambda n: {"bytes": n}, lambda s: s["bytes"]),
     "json bytes": (lambda n: json.dumps({"n": n}).encode(), lambda s: json.loads(s.decode())["n"]),
     "raw bytes": (lambda n: bytes([200 + n, 0, 255]), lambda s: s[0] - 200),
 }

@@ -38,6 +38,7 @@ class Truncated:
 
     def __post_init__(self) -> None:
         checks.non_negative_int("num_steps", self.num_steps)
+        checks.boolean("mixed_mode", self.mixed_mode)
         checks.positive_int("last", self.last, alternative="StopGradient(num_steps)")
         if self.last > self.num_steps:
             raise ValueError(

@@ -55,6 +55,7 @@ class Unrolled:
 
     def __post_init__(self) -> None:
         checks.non_negative_int("num_steps", self.num_steps)
+        checks.boolean("mixed_mode", self.mixed_mode)
         if self.segment is not None and self.segment != "sqrt":
             checks.positive_int("segment", self.segment, alternative='"sqrt" or None')
 

@@ -113,6 +113,11 @@ class BiSM:
         checks.instance("hypergradient", self.hypergradient, Strategy, "Unrolled(num_steps=5)")
         checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
         checks.instance("divergence", self.divergence, Divergence, "KL()")
+        if hasattr(self.divergence, "perturb"):
+            raise TypeError(
+                f"divergence must be a value such as KL(), not the objective {self.divergence!r}."
+            )
+        checks.boolean("keep_unrolled", self.keep_unrolled)
         checks.optimizer_pair("optimizers", self.optimizers)
         if self.lower_steps == 0 and self.hypergradient.num_steps == 0:
             raise ValueError(

@@ -100,14 +100,9 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     h = sample(phi, batch).h
     values = _trace(name, log_prob, batch, h)
     _check_row_values(name, "one log_prob a row", values, batch_size)
-    _check_rows(name, lambda v: posterior.apply(phi, v).log_prob(_own(h, v)), phi, batch)
+    _check_rows(name, lambda v, h: posterior.apply(phi, v).log_prob(h), phi, batch, h)
     _check_noise(name, lambda v: sample(phi, v).h, batch)
     return h
-
-
-def _own(h: Array, v: Array) -> Array:
-    """A fixed latent a row, the same for all rows."""
-    return jnp.broadcast_to(h[:1], (v.shape[0], *h.shape[1:]))
 
 
 def _trace(name: str, fn: Callable[..., Any], *args: Any) -> Any:

@@ -50,7 +50,17 @@ def init_free_energy(
 def _init(model: Model, argument: str, rng_key: Key[Array, ""], *args: Array) -> Params:
     if model.init is None:
         raise _missing(model, argument)
-    return model.init(rng_key, *args)
+    try:
+        return model.init(rng_key, *args)
+    except Exception as error:
+        if str(error).startswith(argument):
+            raise
+        shapes = " and ".join(str(arg.shape) for arg in args)
+        drawn = ", the latter drawn from posterior_fn" if len(args) > 1 else ""
+        raise ValueError(
+            f"{argument}={model.name} cannot be initialised on arrays of shapes {shapes}{drawn}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,9 @@ def _adapt_linen(argument: str, module: linen.Module) -> Model:
         return variables
 
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
+        extra = sorted(set(params) - {"params"}) if isinstance(params, Mapping) else []
+        if "params" in params and extra:
+            raise _stateful(argument, name, f"mutable collections {extra}")
         return _call(module.apply, params, *args, **kwargs)
 
     def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -96,6 +96,8 @@ class BernoulliPosterior(nn.Module):
     density: Literal["bernoulli", "concrete"] = "bernoulli"
 
     def __post_init__(self) -> None:
+        checks.positive_int("num_hidden", self.num_hidden)
+        checks.widths("widths", self.widths)
         checks.positive("temperature", self.temperature)
         checks.one_of("density", self.density, ("bernoulli", "concrete"))
         super().__post_init__()

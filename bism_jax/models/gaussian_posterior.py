@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
+from bism_jax import checks
 from bism_jax.models.mlp import MLP
 
 
@@ -54,6 +55,11 @@ class GaussianPosterior(nn.Module):
 
     num_hidden: int
     widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.positive_int("num_hidden", self.num_hidden)
+        checks.widths("widths", self.widths)
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, v: Float[Array, "batch *visible"]) -> Any:

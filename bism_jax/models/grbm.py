@@ -11,6 +11,8 @@ import numpyro.distributions as dist
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
+from bism_jax import checks
+
 _MAX_ENUMERATED = 20
 _STATES_A_BLOCK = 4096
 
@@ -30,6 +32,10 @@ class GRBM(nn.Module):
     """
 
     num_hidden: int
+
+    def __post_init__(self) -> None:
+        checks.positive_int("num_hidden", self.num_hidden)
+        super().__post_init__()
 
     def __call__(
         self, v: Float[Array, "batch visible"], h: Float[Array, "batch hidden"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from bism_jax import checks
 from bism_jax.models.mlp import MLP
 
 
@@ -23,6 +24,10 @@ class MLPEnergy(nn.Module):
     """
 
     widths: tuple[int, ...] = (128, 128)
+
+    def __post_init__(self) -> None:
+        checks.widths("widths", self.widths)
+        super().__post_init__()
 
     @nn.compact
     def __call__(

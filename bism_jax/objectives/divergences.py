@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 from jaxtyping import Array, Float
 
+from bism_jax import checks
 from bism_jax.objectives.latents import LatentSample, latent_log_prob, map_particles, sample_latents
 from bism_jax.objectives.objective import sum_events
 from bism_jax.typing import EnergyFn, Noise, Params
@@ -44,6 +45,9 @@ class KL:
     """
 
     importance_weighted: bool = False
+
+    def __post_init__(self) -> None:
+        checks.boolean("importance_weighted", self.importance_weighted)
 
     def loss(
         self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise

@@ -32,7 +32,12 @@ def draw_latent_noise(rng_key: Key[Array, ""], posterior: Posterior, sample_shap
 def sample_latents(posterior: Posterior, noise: Noise) -> LatentSample:
     """One draw, `h = transform(noise)`, reparameterised in the posterior's parameters."""
     if isinstance(posterior, NoisePosterior):
-        return LatentSample(*posterior.transform(noise))
+        transformed = posterior.transform(noise)
+        if not isinstance(transformed, tuple) or len(transformed) != 2:
+            raise TypeError(
+                "transform(noise) must return the pair (sample, intermediates); None for the latter."
+            )
+        return LatentSample(*transformed)
     return LatentSample(posterior.sample(noise))
 
 

@@ -35,7 +35,8 @@ class Snapshot(NamedTuple):
 class Callback(Protocol):
     """Called after every `every` iterations and after the last.
 
-    A callback with a method `resume(step)` is told, before the first iteration, how many are done.
+    A callback with a method `resume(step)` is told, before the first iteration, how many are done; one with
+    `rewind(step)` is told when a rollback undoes what came after.
     """
 
     @property
@@ -67,7 +68,10 @@ class Evaluate:
 
     def __call__(self, snapshot: Snapshot) -> Mapping[str, float]:
         """The measurements."""
-        return {name: float(value) for name, value in self.fn(snapshot).items()}
+        measured = self.fn(snapshot)
+        if not isinstance(measured, Mapping):
+            raise TypeError(f"Evaluate: fn must return a mapping of names to numbers, not {type(measured)}.")
+        return {name: float(value) for name, value in measured.items()}
 
 
 @dataclass(frozen=True)
@@ -90,12 +94,18 @@ class CSVLog:
         checks.positive_int("every", self.every)
 
     def resume(self, step: int) -> None:
-        """Reads back the rows up to `step`."""
-        path = _start_log(Path(self.path), step)
+        """Continues the file of a resumed run, or starts one."""
+        _start_log(Path(self.path), step)
+        self.rewind(step)
+
+    def rewind(self, step: int) -> None:
+        """Drops the rows after `step`, and one that a kill left unfinished."""
+        path = Path(self.path)
         self._rows.clear()
         if path.exists():
             with path.open(newline="") as file:
-                self._rows.extend(row for row in csv.DictReader(file) if int(row["step"]) <= step)
+                whole = (row for row in csv.DictReader(file) if None not in row.values())
+                self._rows.extend(row for row in whole if int(row["step"]) <= step)
         self._write_all()
 
     def __call__(self, snapshot: Snapshot) -> None:
@@ -114,6 +124,8 @@ class CSVLog:
 
     def _write_all(self) -> None:
         with Path(self.path).open("w", newline="") as file:
+            if not self._rows:
+                return
             writer = csv.DictWriter(file, self._columns(), restval="")
             writer.writeheader()
             writer.writerows(self._rows)
@@ -135,9 +147,14 @@ class JSONLLog:
         checks.positive_int("every", self.every)
 
     def resume(self, step: int) -> None:
-        """Drops the lines after `step`."""
-        path = _start_log(Path(self.path), step)
-        lines = path.read_text().splitlines() if path.exists() else []
+        """Continues the file of a resumed run, or starts one."""
+        _start_log(Path(self.path), step)
+        self.rewind(step)
+
+    def rewind(self, step: int) -> None:
+        """Drops the lines after `step`, and one that a kill left unfinished."""
+        path = Path(self.path)
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         path.write_text("".join(line + "\n" for line in kept))
 
@@ -176,11 +193,10 @@ class TensorBoardLog:
         self._writer.flush()
 
 
-def _start_log(path: Path, step: int) -> Path:
+def _start_log(path: Path, step: int) -> None:
     if step == 0 and path.exists() and path.stat().st_size > 0:
         raise FileExistsError(
             f"{path} exists and this run starts anew; choose another path, or resume the run that wrote it "
             "by its checkpoint_dir."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path

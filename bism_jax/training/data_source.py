@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -219,7 +220,7 @@ class IterableSource:
         """The iterator's state, or None."""
         if not self.has_position:
             return None
-        state = self._iterator.get_state()  # type: ignore[attr-defined]
+        state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
         return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else state
 
     def set_position(self, position: Any) -> None:
@@ -228,7 +229,7 @@ class IterableSource:
             return
         is_bytes = isinstance(position, dict) and set(position) == {"bytes"}
         state = base64.b64decode(position["bytes"]) if is_bytes else position
-        self._iterator.set_state(state)  # type: ignore[attr-defined]
+        self._iterator.set_state(copy.deepcopy(state))  # type: ignore[attr-defined]
 
     def _next(self) -> np.ndarray:
         if self._first is not None:
@@ -242,6 +243,7 @@ class IterableSource:
                 batch = _as_array(item)
                 checks.data_array(batch)
                 if shape is None or batch.shape == shape:
+                    self._check_dtype(batch.dtype)
                     return batch
                 self._skip(batch.shape, shape)
             self._iterator = iter(self._iterable)
@@ -249,6 +251,11 @@ class IterableSource:
             "data ended: it is an iterator that is exhausted, or it yields no batch. Pass an iterable that "
             "can be restarted, or an iterator that repeats."
         )
+
+    def _check_dtype(self, dtype: np.dtype) -> None:
+        self._dtype = getattr(self, "_dtype", dtype)
+        if dtype != self._dtype:
+            raise ValueError(f"data yields a batch of dtype {dtype} after batches of {self._dtype}.")
 
     def _skip(self, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
         if found[1:] != expected[1:]:

@@ -120,16 +120,22 @@ def fit(
         description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
         store = CheckpointStore(checkpoint_dir, description)
         state = _resume(store, state, source, history)
+    num_done = int(state.step)
+    if num_steps < num_done:
+        raise ValueError(
+            f"num_steps={num_steps}, but the run in checkpoint_dir={checkpoint_dir} has done {num_done} "
+            "iterations; pass at least as many, or another checkpoint_dir."
+        )
     for callback in callbacks:
         if hasattr(callback, "resume"):
-            callback.resume(int(state.step))
+            callback.resume(num_done)
     mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
     key_impl = str(jax.random.key_impl(key))
     one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
     loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
     run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
     try:
-        run.train(int(state.step), num_steps, steps_per_call, on_divergence == "rollback", progress)
+        run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
     finally:
         if store is not None:
             store.close()

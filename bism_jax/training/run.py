@@ -132,8 +132,8 @@ class Run:
             stacklevel=2,
         )
         for callback in self._callbacks:
-            if hasattr(callback, "resume") and step_back > 0:
-                callback.resume(step_back)
+            if hasattr(callback, "rewind"):
+                callback.rewind(step_back)
         return step_back
 
     def _with_new_noise(self, state: LoopState) -> LoopState:
@@ -160,9 +160,8 @@ class Run:
             snapshot = Snapshot(
                 step, method_state.theta, getattr(method_state, "phi", None), state.theta_ema, metrics
             )
-            new = callback(snapshot)
-            if new:
-                measured.update(new)
+            new = callback(snapshot) or {}
+            measured.update({name: float(value) for name, value in new.items() if name != "step"})
         if measured:
             self._history.add_evaluation(step, measured)
 
