@@ -45,7 +45,7 @@ def test_chunks_do_not_change_a_bit(reference, steps_per_call):
 
 
 def test_evaluations_do_not_change_a_bit(reference):
-    result = train(callbacks=[Evaluate(lambda snapshot: {"step": snapshot.step}, every=7)])
+    result = train(callbacks=[Evaluate(lambda snapshot: {"seen": snapshot.step}, every=7)])
     assert_same_bits(result, reference)
     assert [row["step"] for row in result.evaluations] == [7, 14, 21, 23]
 

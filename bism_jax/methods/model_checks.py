@@ -73,9 +73,9 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
             "event axes with .to_event(k)."
         )
 
-    def sample(phi: Params, v: Array) -> Any:
+    def sample(phi: Params, v: Array, seed: int = 0) -> Any:
         distribution = posterior.apply(phi, v)
-        noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
+        noise = draw_latent_noise(jax.random.key(seed), distribution, (1,))
         return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise))
 
     shape = _trace(name, lambda phi: sample(phi, batch).h, phi)
@@ -101,7 +101,7 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     values = _trace(name, log_prob, batch, h)
     _check_row_values(name, "one log_prob a row", values, batch_size)
     _check_rows(name, lambda v, h: posterior.apply(phi, v).log_prob(h), phi, batch, h)
-    _check_noise(name, lambda v: sample(phi, v).h, batch)
+    _check_noise(name, lambda v, seed: sample(phi, v, seed).h, batch)
     return h
 
 
@@ -144,8 +144,10 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
     reversed_values = jax.jit(fn)(*(row[::-1] for row in rows))[::-1]
     tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
     same_order = np.allclose(values, reversed_values, tolerance, tolerance, equal_nan=True)
+    alone = jax.jit(fn)(*(jnp.broadcast_to(row[:1], row.shape) for row in rows))
+    same_alone = np.allclose(values[0], alone[0], tolerance, tolerance, equal_nan=True)
     gradients = jax.jit(jax.grad(lambda rows: fn(*rows)[0]))(rows)
-    if not same_order or any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients):
+    if not same_order or not same_alone or any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients):
         raise ValueError(
             f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "
             "the gradient of their sum would not be a score. Remove what mixes rows (batch normalisation, a "
@@ -153,11 +155,13 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
         )
 
 
-def _check_noise(name: str, sample: Callable[[Array], Array], batch: Array) -> None:
+def _check_noise(name: str, sample: Callable[[Array, int], Array], batch: Array) -> None:
+    """Equal rows must not draw equal latents, unless the posterior is so sure that every draw is equal."""
     if batch.shape[0] == 1 or _is_traced(batch):
         return
-    h = np.asarray(sample(jnp.broadcast_to(batch[:1], batch.shape)))
-    if np.all(h == h[:1]):
+    equal_rows = jnp.broadcast_to(batch[:1], batch.shape)
+    h, other = (np.asarray(sample(equal_rows, seed)) for seed in (0, 1))
+    if np.all(h == h[:1]) and not np.all(h == other):
         raise ValueError(
             f"{name} draws the same noise for every row of a batch; draw it for the whole batch, shape "
             "[*sample_shape, B, *latent]."

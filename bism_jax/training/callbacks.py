@@ -36,7 +36,7 @@ class Callback(Protocol):
     """Called after every `every` iterations and after the last.
 
     A callback with a method `resume(step)` is told, before the first iteration, how many are done; one with
-    `rewind(step)` is told when a rollback undoes what came after.
+    `rewind(step)` is told when a rollback undoes what came after; `close()` is called at the end.
     """
 
     @property
@@ -191,6 +191,10 @@ class TensorBoardLog:
         for name, value in snapshot.metrics.items():
             self._writer.add_scalar(name, value, snapshot.step)
         self._writer.flush()
+
+    def close(self) -> None:
+        """Writes what is still in the queue."""
+        self._writer.close()
 
 
 def _start_log(path: Path, step: int) -> None:

@@ -221,14 +221,13 @@ class IterableSource:
         if not self.has_position:
             return None
         state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
-        return {"bytes": base64.b64encode(state).decode()} if isinstance(state, bytes) else state
+        return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
 
     def set_position(self, position: Any) -> None:
         """Returns to a state of the iterator."""
         if not self.has_position:
             return
-        is_bytes = isinstance(position, dict) and set(position) == {"bytes"}
-        state = base64.b64decode(position["bytes"]) if is_bytes else position
+        state = base64.b64decode(position["base64"]) if "base64" in position else position["json"]
         self._iterator.set_state(copy.deepcopy(state))  # type: ignore[attr-defined]
 
     def _next(self) -> np.ndarray:

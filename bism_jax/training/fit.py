@@ -137,6 +137,9 @@ def fit(
     try:
         run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
     finally:
+        for callback in callbacks:
+            if hasattr(callback, "close"):
+                callback.close()
         if store is not None:
             store.close()
     final = loop.host_state()
