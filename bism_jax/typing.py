@@ -30,7 +30,7 @@ class Posterior(Protocol):
         ...
 
     def log_prob(self, value: Array) -> Float[Array, " batch"]:
-        """Log q of `[B, *latent]`."""
+        """The log-probability log q of `[B, *latent]`."""
         ...
 
 

@@ -15,7 +15,7 @@ from bism_jax.typing import Params
 def log_likelihood(
     energy_fn: Any, theta: Params, v: Float[Array | np.ndarray, "rows *visible"]
 ) -> Float[Array, " rows"]:
-    """Log p(v; theta) = -F(v; theta) - log Z(theta), in nats, for each row.
+    """The log-likelihood log p(v; theta) = -F(v; theta) - log Z(theta), in nats, for each row.
 
     Args:
         energy_fn: a model with `free_energy` and `log_partition`, such as `GRBM`.

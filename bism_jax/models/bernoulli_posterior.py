@@ -65,7 +65,7 @@ class RelaxedBernoulli(dist.Distribution):
 
     @validate_sample
     def log_prob(self, value: Array, intermediates: Array | None = None) -> Array:
-        """Log q(h | v); `intermediates` is x where it is known."""
+        """The log-probability log q(h | v); `intermediates` is x where it is known."""
         if self.density == "bernoulli":
             return (value * self.logits - jax.nn.softplus(self.logits)).sum(axis=-1)
         x = jax.scipy.special.logit(value) if intermediates is None else intermediates

@@ -39,7 +39,7 @@ class DiagonalGaussian(dist.Independent):
         return jax.random.normal(key, (*sample_shape, *loc.shape), loc.dtype)
 
     def transform(self, noise: Array) -> tuple[Array, None]:
-        """Loc + scale * noise; no intermediates."""
+        """The sample loc + scale * noise; no intermediates."""
         return self.base_dist.loc + self.base_dist.scale * noise, None
 
 

@@ -55,13 +55,13 @@ class GRBM(nn.Module):
     def sample_h(
         self, rng_key: Key[Array, ""], v: Float[Array, "batch visible"]
     ) -> Float[Array, "batch hidden"]:
-        """H ~ p(h | v)."""
+        """Draws h ~ p(h | v)."""
         return self.posterior(v).sample(rng_key).astype(v.dtype)
 
     def sample_v(
         self, rng_key: Key[Array, ""], h: Float[Array, "batch hidden"]
     ) -> Float[Array, "batch visible"]:
-        """V ~ p(v | h) = N(b + e^{2s} W h, e^{2s})."""
+        """Draws v ~ p(v | h) = N(b + e^{2s} W h, e^{2s})."""
         log_std = self._parameter("log_std")
         return self.mean_v(h) + jnp.exp(log_std) * jax.random.normal(
             rng_key, (h.shape[0], log_std.shape[0]), h.dtype
@@ -73,7 +73,9 @@ class GRBM(nn.Module):
         return self._parameter("b") + variance * (h @ self._parameter("W").T)
 
     def log_partition(self) -> Float[Array, ""]:
-        """Log Z = sum_i s_i + d/2 log 2 pi + LSE_h [c^T h + b^T W h + 1/2 sum_i e^{2 s_i} (W h)_i^2].
+        """The log partition function, exactly.
+
+            log Z = sum_i s_i + d/2 log 2 pi + LSE_h [c^T h + b^T W h + 1/2 sum_i e^{2 s_i} (W h)_i^2]
 
         Enumerates the 2^m hidden states.
 

@@ -39,11 +39,11 @@ class DSM:
     def draw_noise(
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*sample batch *visible"]:
-        """Eps of the shape of v."""
+        """Draws eps of the shape of v."""
         return jax.random.normal(rng_key, (*sample_shape, *v.shape), v.dtype)
 
     def perturb(self, v: Array, noise: Array) -> Array:
-        """V + sigma eps."""
+        """The points v + sigma eps."""
         return v + self.noise_std * noise
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:

@@ -52,7 +52,7 @@ class KL:
     def loss(
         self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise
     ) -> Float[Array, " batch"]:
-        """D of each data point, `[B]`."""
+        """The divergence D of each data point, `[B]`."""
 
         def log_weight(noise: Noise) -> Float[Array, " batch"]:
             sample = sample_latents(posterior, noise)
@@ -77,7 +77,7 @@ class Fisher:
     def loss(
         self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise
     ) -> Float[Array, " batch"]:
-        """D of each data point, `[B]`."""
+        """The divergence D of each data point, `[B]`."""
 
         def log_ratio(h: Array) -> Array:
             return (-energy_fn(theta, v, h) - latent_log_prob(posterior, LatentSample(h))).sum()

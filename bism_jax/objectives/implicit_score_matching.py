@@ -37,12 +37,12 @@ class SSM:
     def draw_noise(
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*sample batch *visible"]:
-        """U of the shape of v."""
+        """Draws u of the shape of v."""
         draw = jax.random.rademacher if self.projection == "rademacher" else jax.random.normal
         return draw(rng_key, (*sample_shape, *v.shape), v.dtype)
 
     def perturb(self, v: Array, noise: Array) -> Array:
-        """V itself, with the leading axes of the noise."""
+        """The batch v itself, with the leading axes of the noise."""
         return jnp.broadcast_to(v, noise.shape)
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
@@ -69,7 +69,7 @@ class SM:
         return ()
 
     def perturb(self, v: Array, noise: tuple[()]) -> Array:
-        """V itself."""
+        """The batch v itself."""
         return v
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:

@@ -42,7 +42,7 @@ def sample_latents(posterior: Posterior, noise: Noise) -> LatentSample:
 
 
 def latent_log_prob(posterior: Any, sample: LatentSample) -> Float[Array, " batch"]:
-    """Log q(h|v), `[B]`."""
+    """The log-probability log q(h|v), `[B]`."""
     if sample.intermediates is None:
         return posterior.log_prob(sample.h)
     return posterior.log_prob(sample.h, sample.intermediates)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,12 +125,12 @@ class CSVLog:
         return list(dict.fromkeys(name for row in self._rows for name in row))
 
     def _write_all(self) -> None:
-        with Path(self.path).open("w", newline="") as file:
-            if not self._rows:
-                return
-            writer = csv.DictWriter(file, self._columns(), restval="")
+        buffer = io.StringIO(newline="")
+        if self._rows:
+            writer = csv.DictWriter(buffer, self._columns(), restval="")
             writer.writeheader()
             writer.writerows(self._rows)
+        _replace_text(Path(self.path), buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class JSONLLog:
         path = Path(self.path)
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        _replace_text(path, "".join(line + "\n" for line in kept))
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Adds a line."""
@@ -204,3 +206,10 @@ def _start_log(path: Path, step: int) -> None:
             "by its checkpoint_dir."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    """Writes a whole file at once, so that a kill loses nothing of the old one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, newline="")
+    os.replace(temporary, path)

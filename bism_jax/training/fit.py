@@ -179,6 +179,8 @@ def _check_directory(checkpoint_dir: Any) -> None:
         return
     if not isinstance(checkpoint_dir, (str, Path)):
         raise TypeError(f"checkpoint_dir must be a path, not {checkpoint_dir!r}.")
+    if checkpoint_dir == "":
+        raise ValueError("checkpoint_dir is empty; pass a folder, or None for no checkpoints.")
     if Path(checkpoint_dir).exists() and not Path(checkpoint_dir).is_dir():
         raise ValueError(f"checkpoint_dir={checkpoint_dir} is a file; pass a folder.")
 

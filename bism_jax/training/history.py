@@ -14,10 +14,12 @@ class History:
     def __init__(self) -> None:
         self._chunks: list[dict[str, np.ndarray]] = []
         self._evaluations: list[dict[str, float]] = []
+        self._length = 0
 
     def append(self, infos: Mapping[str, np.ndarray]) -> None:
         """Adds consecutive iterations."""
         self._chunks.append(dict(infos))
+        self._length += _length_of(infos)
 
     def add_evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Adds what callbacks measured after iteration `step`."""
@@ -36,7 +38,18 @@ class History:
 
     def mean(self, start: int, stop: int) -> dict[str, float]:
         """The mean of each scalar over iterations `start .. stop - 1`."""
-        return {name: float(np.mean(values[start:stop])) for name, values in self.scalars().items()}
+        chunks: list[dict[str, np.ndarray]] = []
+        position = self._length
+        for chunk in reversed(self._chunks):  # a window is recent: the whole record need not be merged
+            if position <= start:
+                break
+            chunks.insert(0, chunk)
+            position -= _length_of(chunk)
+        window = slice(max(0, start - position), stop - position)
+        names = chunks[0] if chunks else {}
+        return {
+            name: float(np.mean(np.concatenate([chunk[name] for chunk in chunks])[window])) for name in names
+        }
 
     def evaluations(self) -> list[dict[str, float]]:
         """One row an evaluation, with its `step`."""
@@ -49,4 +62,9 @@ class History:
     def restore(self, scalars: Mapping[str, np.ndarray], evaluations: list[dict[str, float]]) -> None:
         """Continues a record."""
         self._chunks = [dict(scalars)] if scalars else []
+        self._length = _length_of(scalars)
         self._evaluations = [dict(row) for row in evaluations]
+
+
+def _length_of(chunk: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(chunk.values()))) if chunk else 0
