@@ -41,7 +41,10 @@ def assert_trees_close(found, expected, tolerance=1e-10):
         np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "optimizer_name",
+    ["sgd", "adam", *(pytest.param(name, marks=pytest.mark.slow) for name in ("momentum", "clipped"))],
+)
 @pytest.mark.parametrize("strategy", EXACT, ids=repr)
 def test_exact_strategies_equal_plain_reverse_mode(x64, strategy, optimizer_name):
     (value, solution), gradient = solved(strategy, optimizer_name)

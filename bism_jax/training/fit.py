@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -95,17 +96,9 @@ def fit(
     """
     method = BiSM() if method is None else method
     checks.instance("method", method, Method, "BiSM()")
-    checks.non_negative_int("num_steps", num_steps)
-    checks.positive_int("checkpoint_every", checkpoint_every)
-    checks.one_of("on_divergence", on_divergence, ("raise", "rollback"))
-    if steps_per_call is not None:
-        checks.positive_int("steps_per_call", steps_per_call, alternative="None")
-    if ema_decay is not None:
-        checks.fraction("ema_decay", ema_decay)
-    if on_divergence == "rollback" and checkpoint_dir is None:
-        raise ValueError("on_divergence='rollback' needs a checkpoint_dir to go back to.")
+    _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
     callbacks = _check_callbacks(callbacks)
-    _check_directory(checkpoint_dir)
+    _check_directory(checkpoint_dir, on_divergence)
     key = _as_key(rng_key)
     source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
     layout = make_layout(parallel, batch_size)
@@ -116,32 +109,27 @@ def fit(
     method_state = algorithm.init(init_key, example)
     state = start_state(method_state, loop_key, ema_decay)
     history, store = History(), None
-    if checkpoint_dir is not None:
-        description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
-        store = CheckpointStore(checkpoint_dir, description)
-        state = _resume(store, state, source, history)
-    num_done = int(state.step)
-    if num_steps < num_done:
-        raise ValueError(
-            f"num_steps={num_steps}, but the run in checkpoint_dir={checkpoint_dir} has done {num_done} "
-            "iterations; pass at least as many, or another checkpoint_dir."
-        )
-    for callback in callbacks:
-        if hasattr(callback, "resume"):
-            callback.resume(num_done)
-    mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
-    key_impl = str(jax.random.key_impl(key))
-    one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
-    loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
-    run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
-    try:
-        run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
-    finally:
+    with contextlib.ExitStack() as at_the_end:
+        if checkpoint_dir is not None:
+            description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
+            store = CheckpointStore(checkpoint_dir, description)
+            at_the_end.callback(store.close)
+            state = _resume(store, state, source, history)
+        num_done = int(state.step)
+        if num_steps < num_done:
+            raise ValueError(
+                f"num_steps={num_steps}, but the run in checkpoint_dir={checkpoint_dir} has done {num_done} "
+                "iterations; pass at least as many, or another checkpoint_dir."
+            )
         for callback in callbacks:
-            if hasattr(callback, "close"):
-                callback.close()
-        if store is not None:
-            store.close()
+            getattr(callback, "resume", lambda step: None)(num_done)
+            at_the_end.callback(getattr(callback, "close", lambda: None))
+        mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
+        key_impl = str(jax.random.key_impl(key))
+        one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
+        loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
+        run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
+        run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
     final = loop.host_state()
     return FitResult(
         final.method_state.theta,
@@ -165,6 +153,17 @@ def _as_key(rng_key: int | Array) -> Array:
     return jnp.asarray(rng_key)
 
 
+def _check_counts(
+    num_steps: int, checkpoint_every: int, steps_per_call: int | None, ema_decay: float | None
+) -> None:
+    checks.non_negative_int("num_steps", num_steps)
+    checks.positive_int("checkpoint_every", checkpoint_every)
+    if steps_per_call is not None:
+        checks.positive_int("steps_per_call", steps_per_call, alternative="None")
+    if ema_decay is not None:
+        checks.fraction("ema_decay", ema_decay)
+
+
 def _check_callbacks(callbacks: Any) -> list[Callback]:
     if not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks must be a sequence of callbacks, not {callbacks!r}; pass a list.")
@@ -174,8 +173,11 @@ def _check_callbacks(callbacks: Any) -> list[Callback]:
     return callbacks
 
 
-def _check_directory(checkpoint_dir: Any) -> None:
+def _check_directory(checkpoint_dir: Any, on_divergence: str) -> None:
+    checks.one_of("on_divergence", on_divergence, ("raise", "rollback"))
     if checkpoint_dir is None:
+        if on_divergence == "rollback":
+            raise ValueError("on_divergence='rollback' needs a checkpoint_dir to go back to.")
         return
     if not isinstance(checkpoint_dir, (str, Path)):
         raise TypeError(f"checkpoint_dir must be a path, not {checkpoint_dir!r}.")
