@@ -77,7 +77,33 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class CSVLog:
+class _FileLog:
+    """What the logs in one file share: they start anew, or continue, and lose nothing of another run."""
+
+    path: str | Path
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        checks.positive_int("every", self.every)
+
+    def resume(self, step: int) -> None:
+        """Continues the file of a resumed run, or starts one."""
+        path = Path(self.path)
+        if step == 0 and path.exists() and path.stat().st_size > 0:
+            raise FileExistsError(
+                f"{path} exists and this run starts anew; choose another path, or resume the run that wrote "
+                "it by its checkpoint_dir."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.rewind(step)
+
+    def rewind(self, step: int) -> None:
+        """Drops what was written after `step`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class CSVLog(_FileLog):
     """Writes the metrics as rows of a CSV file.
 
     A file that exists is continued by a resumed run, from which rows after its step are dropped, and
@@ -88,17 +114,8 @@ class CSVLog:
         every: the number of iterations that a row averages over.
     """
 
-    path: str | Path
-    every: int = 100
     _rows: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        checks.positive_int("every", self.every)
-
-    def resume(self, step: int) -> None:
-        """Continues the file of a resumed run, or starts one."""
-        _start_log(Path(self.path), step)
-        self.rewind(step)
+    _columns: dict[str, None] = field(default_factory=dict, repr=False, compare=False)
 
     def rewind(self, step: int) -> None:
         """Drops the rows after `step`, and one that a kill left unfinished."""
@@ -108,50 +125,38 @@ class CSVLog:
             with path.open(newline="") as file:
                 whole = (row for row in csv.DictReader(file) if None not in row.values())
                 self._rows.extend(row for row in whole if int(row["step"]) <= step)
+        self._columns.clear()
+        self._columns.update(dict.fromkeys(name for row in self._rows for name in row))
         self._write_all()
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Adds a row."""
-        known = self._columns()
         row = {"step": snapshot.step, **snapshot.metrics}
         self._rows.append(row)
-        if set(row) <= set(known):
+        if row.keys() <= self._columns.keys():
             with Path(self.path).open("a", newline="") as file:
-                csv.DictWriter(file, known, restval="").writerow(row)
+                csv.DictWriter(file, list(self._columns), restval="").writerow(row)
         else:
+            self._columns.update(dict.fromkeys(row))
             self._write_all()
-
-    def _columns(self) -> list[str]:
-        return list(dict.fromkeys(name for row in self._rows for name in row))
 
     def _write_all(self) -> None:
         buffer = io.StringIO(newline="")
         if self._rows:
-            writer = csv.DictWriter(buffer, self._columns(), restval="")
+            writer = csv.DictWriter(buffer, list(self._columns), restval="")
             writer.writeheader()
             writer.writerows(self._rows)
         _replace_text(Path(self.path), buffer.getvalue())
 
 
 @dataclass(frozen=True)
-class JSONLLog:
+class JSONLLog(_FileLog):
     """Writes the metrics as lines of JSON; what exists is treated as by `CSVLog`.
 
     Attributes:
         path: the file.
         every: the number of iterations that a line averages over.
     """
-
-    path: str | Path
-    every: int = 100
-
-    def __post_init__(self) -> None:
-        checks.positive_int("every", self.every)
-
-    def resume(self, step: int) -> None:
-        """Continues the file of a resumed run, or starts one."""
-        _start_log(Path(self.path), step)
-        self.rewind(step)
 
     def rewind(self, step: int) -> None:
         """Drops the lines after `step`, and one that a kill left unfinished."""
@@ -197,15 +202,6 @@ class TensorBoardLog:
     def close(self) -> None:
         """Writes what is still in the queue."""
         self._writer.close()
-
-
-def _start_log(path: Path, step: int) -> None:
-    if step == 0 and path.exists() and path.stat().st_size > 0:
-        raise FileExistsError(
-            f"{path} exists and this run starts anew; choose another path, or resume the run that wrote it "
-            "by its checkpoint_dir."
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _replace_text(path: Path, text: str) -> None:

@@ -194,6 +194,7 @@ class IterableSource:
         self._iterable = iterable
         self._iterator: Iterator[Any] = iter(iterable)
         self._warned = False
+        self._dtype: np.dtype | None = None
         self.has_position = hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
         start = self.position()
         self._example = self._draw(None)
@@ -252,7 +253,8 @@ class IterableSource:
         )
 
     def _check_dtype(self, dtype: np.dtype) -> None:
-        self._dtype = getattr(self, "_dtype", dtype)
+        if self._dtype is None:
+            self._dtype = dtype
         if dtype != self._dtype:
             raise ValueError(f"data yields a batch of dtype {dtype} after batches of {self._dtype}.")
 
