@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bism_jax import BiSM, ScoreMatching, Unrolled, fit
-from bism_jax.methods import BiSMInfo, ScoreMatchingInfo
+from bism_jax.methods import EnergyInfo, LatentInfo
 from bism_jax.models import GRBM, GaussianPosterior
 from bism_jax.training import CSVLog, Evaluate, JSONLLog, TensorBoardLog
 from tests.helpers import Drift, DriftInfo, rows
@@ -438,8 +438,8 @@ def test_history_has_the_scalars_of_info():
 @pytest.mark.parametrize(
     ("method", "posterior", "info"),
     [
-        (BiSM(hypergradient=Unrolled(1)), GaussianPosterior(2), BiSMInfo),
-        (ScoreMatching(), None, ScoreMatchingInfo),
+        (BiSM(hypergradient=Unrolled(1)), GaussianPosterior(2), LatentInfo),
+        (ScoreMatching(), None, EnergyInfo),
     ],
     ids=["BiSM", "ScoreMatching"],
 )

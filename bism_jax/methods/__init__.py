@@ -1,21 +1,61 @@
 """Training methods: frozen dataclasses of choices that bind to a model as `Algorithm(init, step)`."""
 
+from bism_jax.methods.bidvl import BiDVL
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput
-from bism_jax.methods.bism import BiSM, BiSMInfo, BiSMNoise, BiSMState
+from bism_jax.methods.bism import BiSM, BiSMNoise
+from bism_jax.methods.capabilities import supported_methods
+from bism_jax.methods.chains import Gibbs, Langevin
+from bism_jax.methods.codec import CodecParams
+from bism_jax.methods.contrastive_divergence import (
+    ContrastiveDivergence,
+    PersistentContrastiveDivergence,
+    PersistentState,
+)
+from bism_jax.methods.free_energy import UniformBinary
+from bism_jax.methods.nce import NCE, NCEInfo, NCEState
 from bism_jax.methods.optimizers import Optimizers, paper_adam
-from bism_jax.methods.score_matching import ScoreMatching, ScoreMatchingInfo, ScoreMatchingState
+from bism_jax.methods.persistent_vi import PersistentVI, PersistentVIState, Variational
+from bism_jax.methods.score_matching import ScoreMatching
+from bism_jax.methods.states import EnergyInfo, EnergyState, LatentInfo, LatentState
+from bism_jax.methods.vages import LangevinRefinement, VaGES, VaGESNoise
+from bism_jax.methods.vnce import VNCE, VNCEInfo, VNCENoise, VNCEState
+from bism_jax.methods.weight_priors import Fadeout, GaussianPrior
 
 __all__ = [
+    "NCE",
+    "VNCE",
+    "BiDVL",
     "BiSM",
-    "BiSMInfo",
     "BiSMNoise",
-    "BiSMState",
     "BilevelProblem",
+    "CodecParams",
+    "ContrastiveDivergence",
+    "EnergyInfo",
+    "EnergyState",
+    "Fadeout",
+    "GaussianPrior",
+    "Gibbs",
+    "Langevin",
+    "LangevinRefinement",
+    "LatentInfo",
+    "LatentState",
     "LevelNoise",
     "LowerInput",
+    "NCEInfo",
+    "NCEState",
     "Optimizers",
+    "PersistentContrastiveDivergence",
+    "PersistentState",
+    "PersistentVI",
+    "PersistentVIState",
     "ScoreMatching",
-    "ScoreMatchingInfo",
-    "ScoreMatchingState",
+    "UniformBinary",
+    "VNCEInfo",
+    "VNCENoise",
+    "VNCEState",
+    "VaGES",
+    "VaGESNoise",
+    "Variational",
     "paper_adam",
+    "supported_methods",
 ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Key, PyTree
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class BatchShard:
         """This device's rows of globally drawn noise; keys, which have no rows, become its own."""
         if self.axis_name is None:
             return noise
-        index = jax.lax.axis_index(self.axis_name)
+        index = self._index()
 
         def take(leaf: Any) -> Any:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -42,6 +42,13 @@ class BatchShard:
 
         return jax.tree.map(take, noise)
 
+    def own_key(self, rng_key: Key[Array, ""]) -> Key[Array, ""]:
+        """A key of this device, for draws that cannot be made globally."""
+        return rng_key if self.axis_name is None else jax.random.fold_in(rng_key, self._index())
+
     def mean(self, tree: PyTree) -> PyTree:
         """The average over the devices."""
         return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
+
+    def _index(self) -> Array:
+        return jax.lax.axis_index(self.axis_name)

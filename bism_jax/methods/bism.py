@@ -8,50 +8,20 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise
+from bism_jax.methods.capabilities import require_posterior
 from bism_jax.methods.model_checks import check_latent_model
-from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, count_iterations
+from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient, count_iterations
 from bism_jax.methods.parameters import init_latent_model
+from bism_jax.methods.states import LatentInfo, LatentState
 from bism_jax.models import as_model
 from bism_jax.objectives import DSM, KL, Divergence, Objective
 from bism_jax.typing import Algorithm, Params
-
-
-class BiSMState(NamedTuple):
-    """What the next iteration needs.
-
-    Attributes:
-        theta: energy parameters.
-        phi: posterior parameters.
-        theta_opt_state: the higher level's optimiser state.
-        phi_opt_state: the lower level's.
-        iteration: the number of iterations done.
-    """
-
-    theta: Params
-    phi: Params
-    theta_opt_state: PyTree
-    phi_opt_state: PyTree
-    iteration: Int[Array, ""]
-
-
-class BiSMInfo(NamedTuple):
-    """What a person wants to look at.
-
-    Attributes:
-        loss: J(theta, phi^N) before the higher-level step.
-        lower_loss: G before the last lower-level step.
-        grad_norm: the norm of the hypergradient.
-    """
-
-    loss: Float[Array, ""]
-    lower_loss: Float[Array, ""]
-    grad_norm: Float[Array, ""]
 
 
 class BiSMNoise(NamedTuple):
@@ -144,13 +114,8 @@ class BiSM:
             ValueError: where there is no posterior, or (from `init`) where the model breaks the contract
                 of an energy or a posterior.
         """
-        if posterior_fn is None:
-            raise ValueError(
-                "BiSM needs a posterior_fn, since it fits q(h|v; phi). Pass one, for instance "
-                "GaussianPosterior(num_hidden=8), or train a free energy by ScoreMatching."
-            )
         energy = as_model("energy_fn", energy_fn)
-        posterior = as_model("posterior_fn", posterior_fn)
+        posterior = require_posterior("BiSM", posterior_fn)
         losses = BilevelProblem(
             energy.apply,
             posterior.apply,
@@ -160,10 +125,10 @@ class BiSM:
             BatchShard(axis_name),
         )
 
-        def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> BiSMState:
+        def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> LatentState:
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
             check_latent_model(energy, posterior, theta, phi, batch)
-            return BiSMState(
+            return LatentState(
                 theta,
                 phi,
                 self.optimizers.theta.init(theta),
@@ -172,8 +137,8 @@ class BiSM:
             )
 
         def step(
-            rng_key: Key[Array, ""], state: BiSMState, batch: Float[Array, "batch *visible"]
-        ) -> tuple[BiSMState, BiSMInfo]:
+            rng_key: Key[Array, ""], state: LatentState, batch: Float[Array, "batch *visible"]
+        ) -> tuple[LatentState, LatentInfo]:
             noise = self.draw_noise(losses, rng_key, state.phi, batch)
             return self.update(losses, state, batch, noise)
 
@@ -194,8 +159,8 @@ class BiSM:
         return BiSMNoise(lower, LevelNoise(visible, _last(latent)))
 
     def update(
-        self, losses: BilevelProblem, state: BiSMState, v: Array, noise: BiSMNoise
-    ) -> tuple[BiSMState, BiSMInfo]:
+        self, losses: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
+    ) -> tuple[LatentState, LatentInfo]:
         """One iteration as a deterministic function of its noise."""
         problem = self._lower_problem(losses, state, v, noise)
         inputs = self._lower_inputs(losses, v, noise)
@@ -218,20 +183,20 @@ class BiSM:
         )
         loss, grads = losses.shard.mean((loss, grads))
         optimizer = count_iterations(self.optimizers.theta, state.iteration)
-        updates, theta_opt_state = optimizer.update(grads, state.theta_opt_state, state.theta)
+        theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
         kept = unrolled if self.keep_unrolled else first
-        new_state = BiSMState(
-            optax.apply_updates(state.theta, updates),
+        new_state = LatentState(
+            theta,
             kept.phi,
             theta_opt_state,
             kept.opt_state,
             state.iteration + 1,
         )
         lower_loss = jnp.concatenate([first.losses, unrolled.losses])[-1]
-        return new_state, BiSMInfo(loss, lower_loss, optax.tree.norm(grads))
+        return new_state, LatentInfo(loss, lower_loss, optax.tree.norm(grads))
 
     def _lower_problem(
-        self, losses: BilevelProblem, state: BiSMState, v: Array, noise: BiSMNoise
+        self, losses: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
     ) -> LowerProblem:
         optimizer = count_iterations(self.optimizers.phi, state.iteration)
         axis_name = losses.shard.axis_name

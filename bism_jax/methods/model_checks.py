@@ -42,6 +42,36 @@ def check_free_energy(energy: Model, theta: Params, batch: Float[Array, "batch *
     _check_energy(energy, theta, batch)
 
 
+def check_joint_energy(
+    energy: Model, theta: Params, batch: Float[Array, "batch *visible"], h: Float[Array, "batch *latent"]
+) -> None:
+    """Checks an energy E(theta, v, h) on a batch with latents; raises as `check_latent_model`."""
+    _check_energy(energy, theta, batch, h)
+
+
+def check_conditionals(
+    energy: Model, sample_h: Callable[..., Any], sample_v: Callable[..., Any], theta: Params, batch: Array
+) -> None:
+    """Checks the conditional samplers of a model on a batch.
+
+    Raises:
+        ValueError: where either cannot be called, or does not return one sample a row of the right shape.
+    """
+    key, name = jax.random.key(0), f"energy_fn={energy.name}"
+    h = _trace(f"{name}: sample_h", sample_h, theta, key, batch)
+    if getattr(h, "shape", ())[:1] != batch.shape[:1]:
+        raise ValueError(
+            f"{name}: sample_h returns {_describe(h)} for a batch of {batch.shape[0]} rows; it must return "
+            "one h a row."
+        )
+    v = _trace(f"{name}: sample_v", sample_v, theta, key, h)
+    if getattr(v, "shape", None) != batch.shape:
+        raise ValueError(
+            f"{name}: sample_v returns {_describe(v)}; it must return one v a row, of the data's shape "
+            f"{batch.shape}."
+        )
+
+
 def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
     name = f"energy_fn={energy.name}"
     result = _trace(name, energy.apply, theta, *args)

@@ -42,6 +42,14 @@ def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
 DEFAULT_OPTIMIZERS = Optimizers(paper_adam(), paper_adam())
 
 
+def apply_gradient(
+    optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
+    """One step of an optimiser: the new parameters and its new state."""
+    updates, opt_state = optimizer.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
 def count_iterations(
     optimizer: optax.GradientTransformation, iteration: Int[Array, ""]
 ) -> optax.GradientTransformation:

@@ -23,14 +23,11 @@ def init_latent_model(
         ValueError: where a plain function comes without `init_params`.
     """
     if init_params is not None:
-        theta, phi = _given(init_params)
-        if phi is None:
-            raise ValueError("init_params: phi is None, but the method fits a posterior; pass (theta, phi).")
-        return theta, phi
+        return given_params(init_params)
     phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
-    phi = _init(posterior, "posterior_fn", phi_key, batch)
+    phi = init_module(posterior, "posterior_fn", phi_key, batch)
     h = posterior.apply(phi, batch).sample(sample_key)
-    return _init(energy, "energy_fn", theta_key, batch, h), phi
+    return init_module(energy, "energy_fn", theta_key, batch, h), phi
 
 
 def init_free_energy(
@@ -47,7 +44,29 @@ def init_free_energy(
     return energy.init(rng_key, batch, method="free_energy")
 
 
-def _init(model: Model, argument: str, rng_key: Key[Array, ""], *args: Array) -> Params:
+def init_joint_energy(
+    energy: Model,
+    rng_key: Key[Array, ""],
+    batch: Float[Array, "batch *visible"],
+    h: Float[Array, "batch *latent"],
+    init_params: tuple[Params, Params] | None,
+) -> Params:
+    """Likewise for a model of which the energy of (v, h) is used, without a posterior."""
+    if init_params is not None:
+        return _given(init_params)[0]
+    return init_module(energy, "energy_fn", rng_key, batch, h)
+
+
+def given_params(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
+    """The pair (theta, phi) of a user, checked; raises ValueError where it is none or lacks phi."""
+    theta, phi = _given(init_params)
+    if phi is None:
+        raise ValueError("init_params: phi is None, but the method fits a posterior; pass (theta, phi).")
+    return theta, phi
+
+
+def init_module(model: Model, argument: str, rng_key: Key[Array, ""], *args: Array) -> Params:
+    """What a module initialises on arrays; raises ValueError naming `argument` where it cannot."""
     if model.init is None:
         raise _missing(model, argument)
     try:

@@ -1,73 +1,52 @@
-"""Marginal score matching on a known free energy."""
+"""Marginal score matching on a free energy."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
-from bism_jax.methods.model_checks import check_free_energy
-from bism_jax.methods.optimizers import paper_adam
-from bism_jax.methods.parameters import init_free_energy
-from bism_jax.models import as_model
+from bism_jax.methods.capabilities import refuse_posterior
+from bism_jax.methods.free_energy import UniformBinary, exact_free_energy
+from bism_jax.methods.optimizers import apply_gradient, paper_adam
+from bism_jax.methods.states import EnergyInfo, EnergyState
 from bism_jax.objectives import DSM, Objective, marginal_score
 from bism_jax.typing import Algorithm, Params
 
 _DEFAULT_OPTIMIZER = paper_adam()
 
 
-class ScoreMatchingState(NamedTuple):
-    """What the next iteration needs.
-
-    Attributes:
-        theta: energy parameters.
-        theta_opt_state: the optimiser's state.
-        iteration: the number of iterations done.
-    """
-
-    theta: Params
-    theta_opt_state: PyTree
-    iteration: Int[Array, ""]
-
-
-class ScoreMatchingInfo(NamedTuple):
-    """What a person wants to look at.
-
-    Attributes:
-        loss: the objective before the step.
-        grad_norm: the norm of its gradient.
-    """
-
-    loss: Float[Array, ""]
-    grad_norm: Float[Array, ""]
-
-
 @dataclass(frozen=True)
 class ScoreMatching:
-    """Score matching of a marginal density p(v) = exp(-F(v; theta)) / Z whose free energy is known.
+    """Score matching of a marginal density p(v) = exp(-F(v; theta)) / Z.
 
         min_theta mean_b F(-grad_v F(v_b; theta), noise_b, v_b)
 
     The energy's `free_energy` is used where it has one, `(theta, v) -> [B]`; a plain function without
-    one is taken as the free energy itself. No posterior is needed.
+    one is taken as the free energy itself. No posterior is needed. With `KSD()` as the objective this is
+    the minimisation of the kernel Stein discrepancy.
 
     Attributes:
-        objective: `DSM`, `MDSM`, `SSM` or `SM`.
+        objective: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.
+        free_energy: None for the model's own, or `UniformBinary` to estimate it from E(v, h).
         optimizer: of theta.
     """
 
     objective: Objective = DSM()
     optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    free_energy: UniformBinary | None = None
 
     def __post_init__(self) -> None:
         checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
         checks.optimizer("optimizer", self.optimizer)
+        if self.free_energy is not None:
+            checks.instance("free_energy", self.free_energy, UniformBinary, "UniformBinary(4) or None")
 
     def bind(
         self,
@@ -82,37 +61,30 @@ class ScoreMatching:
         Raises:
             ValueError: where a posterior is given, or the model has no free energy.
         """
-        if posterior_fn is not None:
-            raise ValueError("ScoreMatching takes no posterior_fn: pass None, or train by BiSM.")
-        energy = as_model("energy_fn", energy_fn)
-        free_energy = energy.method("free_energy")
-        if free_energy is None and energy.init is not None:
-            raise ValueError(
-                f"ScoreMatching needs a free energy, but energy_fn={energy.name} has no method "
-                "free_energy(v). Add it where the latents can be summed out, or train by BiSM."
-            )
-        marginal = replace(energy, apply=free_energy or energy.apply)
+        refuse_posterior("ScoreMatching", posterior_fn)
+        if self.free_energy is None:
+            model = exact_free_energy("ScoreMatching", energy_fn)
+        else:
+            model = self.free_energy.bind_energy(energy_fn)
         shard = BatchShard(axis_name)
 
-        def init(rng_key: Key[Array, ""], batch: Array) -> ScoreMatchingState:
-            theta = init_free_energy(energy, rng_key, batch, init_params)
-            check_free_energy(marginal, theta, batch)
-            return ScoreMatchingState(theta, self.optimizer.init(theta), jnp.zeros((), jnp.int32))
+        def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
+            theta = model.init(rng_key, batch, init_params)
+            return EnergyState(theta, self.optimizer.init(theta), jnp.zeros((), jnp.int32))
 
-        def step(
-            rng_key: Key[Array, ""], state: ScoreMatchingState, batch: Array
-        ) -> tuple[ScoreMatchingState, ScoreMatchingInfo]:
-            noise = self.objective.draw_noise(rng_key, shard.global_batch(batch))
-            noise = shard.rows(noise, 0, batch.shape[0])
+        def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
+            like_batch = shard.global_batch(batch)
+            noise = shard.rows(self.objective.draw_noise(rng_key, like_batch), 0, batch.shape[0])
+            latents = model.draw_noise(jax.random.fold_in(rng_key, 1), like_batch)
+            latents = shard.rows(latents, 1, batch.shape[0])
 
             def loss_fn(theta: Params) -> Float[Array, ""]:
-                score_fn = marginal_score(marginal.apply, theta)
+                score_fn = marginal_score(lambda theta, v: model.apply(theta, v, latents), theta)
                 return self.objective.loss(score_fn, batch, noise).mean()
 
             loss, grads = shard.mean(jax.value_and_grad(loss_fn)(state.theta))
-            updates, opt_state = self.optimizer.update(grads, state.theta_opt_state, state.theta)
-            theta = optax.apply_updates(state.theta, updates)
-            info = ScoreMatchingInfo(loss, optax.tree.norm(grads))
-            return ScoreMatchingState(theta, opt_state, state.iteration + 1), info
+            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
+            info = EnergyInfo(loss, optax.tree.norm(grads))
+            return EnergyState(theta, opt_state, state.iteration + 1), info
 
         return Algorithm(init, step)

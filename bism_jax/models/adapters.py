@@ -100,7 +100,10 @@ def _adapt_nnx(argument: str, module: nnx.Module) -> Model:
             return None
         return lambda params, *args: call(params, method_name, *args)
 
-    return Model(name, lambda p, *args: call(p, "__call__", *args), lambda key, *args: params, method)
+    def init(rng_key: Key[Array, ""], *args: Any, method: str = "__call__") -> Params:
+        return params
+
+    return Model(name, lambda params, *args: call(params, "__call__", *args), init, method)
 
 
 def _stateful(argument: str, name: str, what: str) -> ValueError:

@@ -6,6 +6,7 @@ Drawing noise is separate from the loss, which is a deterministic function of it
 from bism_jax.objectives.denoising import DSM, MDSM, MultiscaleNoise
 from bism_jax.objectives.divergences import KL, Divergence, Fisher
 from bism_jax.objectives.implicit_score_matching import SM, SSM
+from bism_jax.objectives.kernel_stein import KSD
 from bism_jax.objectives.latents import (
     LatentSample,
     draw_latent_noise,
@@ -13,12 +14,13 @@ from bism_jax.objectives.latents import (
     map_particles,
     sample_latents,
 )
-from bism_jax.objectives.objective import Objective
+from bism_jax.objectives.objective import Objective, PointwiseObjective, sum_events
 from bism_jax.objectives.score import latent_score, marginal_score
 
 __all__ = [
     "DSM",
     "KL",
+    "KSD",
     "MDSM",
     "SM",
     "SSM",
@@ -27,10 +29,12 @@ __all__ = [
     "LatentSample",
     "MultiscaleNoise",
     "Objective",
+    "PointwiseObjective",
     "draw_latent_noise",
     "latent_log_prob",
     "latent_score",
     "map_particles",
     "marginal_score",
     "sample_latents",
+    "sum_events",
 ]

@@ -48,8 +48,11 @@ class DSM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
         """1/2 |s(v~) + eps / sigma|^2, `[B]`."""
-        residual = score_fn(self.perturb(v, noise)) + noise / self.noise_std
-        return 0.5 * sum_events(residual**2)
+        return self.pointwise_loss(score_fn(self.perturb(v, noise)), v, noise)
+
+    def pointwise_loss(self, score: Array, v: Array, noise: Array) -> Float[Array, " batch"]:
+        """The loss of the score's values at v~."""
+        return 0.5 * sum_events((score + noise / self.noise_std) ** 2)
 
     def lower_weight(self, noise: Array) -> float:
         """1."""
@@ -119,7 +122,10 @@ class MDSM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """1/2 |s(v~_i) / sigma_i + eps_i / sigma_0^2|^2, `[B]`."""
-        score = score_fn(self.perturb(v, noise))
+        return self.pointwise_loss(score_fn(self.perturb(v, noise)), v, noise)
+
+    def pointwise_loss(self, score: Array, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
+        """The loss of the score's values at v~."""
         residual = score / expand_like(noise.std, score) + noise.eps / self.base_std**2
         return 0.5 * sum_events(residual**2)
 

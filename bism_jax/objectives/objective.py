@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
@@ -29,6 +29,17 @@ class Objective(Protocol):
 
     def lower_weight(self, noise: Noise) -> Float[Array, "..."] | float:
         """The weight of each data point in the lower-level loss."""
+        ...
+
+
+@runtime_checkable
+class PointwiseObjective(Objective, Protocol):
+    """An objective that needs the score's values at the perturbed points only, not its derivatives."""
+
+    def pointwise_loss(
+        self, score: Float[Array, "batch *visible"], v: Float[Array, "batch *visible"], noise: Noise
+    ) -> Float[Array, " batch"]:
+        """The loss of each data point, from the score at `perturb(v, noise)`."""
         ...
 
 

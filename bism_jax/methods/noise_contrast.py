@@ -1,0 +1,57 @@
+"""What noise-contrastive methods share: the noise, and the logistic loss against it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpyro.distributions as dist
+from jaxtyping import Array, Float, Key
+
+from bism_jax.methods.batch_shard import BatchShard
+
+Noise = Float[Array, "ratio batch *visible"]
+
+
+def noise_for(distribution: Any, batch: Float[Array, "batch *visible"]) -> Any:
+    """The noise distribution: as given, or standard normal of the data's shape."""
+    if distribution is not None:
+        return distribution
+    shape = batch.shape[1:]
+    return dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))
+
+
+def draw_noise(
+    distribution: Any, rng_key: Key[Array, ""], batch: Array, noise_ratio: int, shard: BatchShard
+) -> Noise:
+    """Nu noise points for each row of the batch."""
+    num_rows = shard.global_batch(batch).shape[0]
+    noise = noise_for(distribution, batch).sample(rng_key, (noise_ratio, num_rows)).astype(batch.dtype)
+    return shard.rows(noise, 1, batch.shape[0])
+
+
+def logistic_loss(
+    data_log_ratio: Float[Array, " batch"], noise_log_ratio: Float[Array, "ratio batch"]
+) -> Float[Array, ""]:
+    """Of telling data from nu times as much noise by the log ratio G = log p(v) - log p_noise(v):
+
+    mean_data softplus(log nu - G) + nu mean_noise softplus(G - log nu)
+    """
+    noise_ratio = noise_log_ratio.shape[0]
+    offset = math.log(noise_ratio)
+    on_data = jax.nn.softplus(offset - data_log_ratio).mean()
+    return on_data + noise_ratio * jax.nn.softplus(noise_log_ratio - offset).mean()
+
+
+def check_noise(distribution: Any, batch: Float[Array, "batch *visible"]) -> None:
+    """Raises ValueError unless the noise is drawn in the data's shape and has one log_prob a row."""
+    noise = noise_for(distribution, batch)
+    v = jax.eval_shape(lambda key: noise.sample(key, (batch.shape[0],)), jax.random.key(0))
+    log_prob = jax.eval_shape(noise.log_prob, batch)
+    if v.shape != batch.shape or log_prob.shape != batch.shape[:1]:
+        raise ValueError(
+            f"noise draws {v.shape} and has log_prob of shape {log_prob.shape} for a batch {batch.shape}; it "
+            "must be a distribution over one data point: batch shape (), event shape "
+            f"{batch.shape[1:]} (numpyro: .to_event(k))."
+        )

@@ -1,0 +1,67 @@
+"""The states and diagnostics that methods share."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int, PyTree
+
+from bism_jax.typing import Params
+
+
+class EnergyState(NamedTuple):
+    """What the next iteration of a method without a posterior needs.
+
+    Attributes:
+        theta: energy parameters.
+        theta_opt_state: the optimiser's state.
+        iteration: the number of iterations done.
+    """
+
+    theta: Params
+    theta_opt_state: PyTree
+    iteration: Int[Array, ""]
+
+
+class EnergyInfo(NamedTuple):
+    """What a person wants to look at.
+
+    Attributes:
+        loss: the loss before the step.
+        grad_norm: the norm of its gradient.
+    """
+
+    loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+
+
+class LatentState(NamedTuple):
+    """What the next iteration of a method with a posterior needs.
+
+    Attributes:
+        theta: energy parameters.
+        phi: posterior parameters.
+        theta_opt_state: the higher level's optimiser state.
+        phi_opt_state: the lower level's.
+        iteration: the number of iterations done.
+    """
+
+    theta: Params
+    phi: Params
+    theta_opt_state: PyTree
+    phi_opt_state: PyTree
+    iteration: Int[Array, ""]
+
+
+class LatentInfo(NamedTuple):
+    """What a person wants to look at.
+
+    Attributes:
+        loss: the higher-level loss before the step in theta.
+        lower_loss: the lower-level loss before its last step.
+        grad_norm: the norm of the gradient in theta.
+    """
+
+    loss: Float[Array, ""]
+    lower_loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]

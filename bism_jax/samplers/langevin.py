@@ -1,0 +1,45 @@
+"""Unadjusted Langevin dynamics of an energy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+
+def langevin(
+    energy_fn: Callable[[PyTree], Float[Array, " chains"]],
+    rng_key: Key[Array, ""],
+    x: PyTree,
+    num_steps: int,
+    step_size: float,
+) -> PyTree:
+    """Moves chains by noisy gradient descent on their energy:
+
+        x <- x - step_size^2 / 2 grad E(x) + step_size xi,   xi ~ N(0, I)
+
+    Its stationary law tends to exp(-E) / Z as the step size goes to 0; there is no accept-reject step. A
+    chain is stable where step_size^2 stays below 4 over the largest curvature of E.
+
+    Args:
+        energy_fn: the energy of each chain, `[chains]`.
+        rng_key: key.
+        x: where the chains start, a pytree of `[chains, ...]`.
+        num_steps: steps.
+        step_size: the standard deviation of a step's noise, in units of x.
+    """
+    gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
+
+    def step(x: PyTree, key: Array) -> tuple[PyTree, None]:
+        leaves, structure = jax.tree.flatten(x)
+        keys = jax.random.split(key, len(leaves))
+        noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+
+        def move(leaf: Array, gradient: Array, xi: Array) -> Array:
+            return leaf - 0.5 * step_size**2 * gradient + step_size * xi
+
+        return jax.tree.map(move, x, gradient_fn(x), jax.tree.unflatten(structure, noise)), None
+
+    return jax.lax.scan(step, jax.tree.map(jnp.asarray, x), jax.random.split(rng_key, num_steps))[0]
