@@ -48,6 +48,11 @@ class RelaxedBernoulli(dist.Distribution):
         self.logits, self.temperature, self.density = logits, temperature, density
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
 
+    @property
+    def mean(self) -> Float[Array, "batch latent"]:
+        """sigmoid(l), the mean of the unrelaxed Bernoulli; that of the relaxation has no closed form."""
+        return jax.nn.sigmoid(self.logits)
+
     def draw_noise(
         self, key: Key[Array, ""], sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*sample batch latent"]:

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.typing import Params
 
 _MAX_ENUMERATED = 20
 _STATES_A_BLOCK = 4096
@@ -99,6 +100,22 @@ class GRBM(nn.Module):
         states = jnp.arange(2**self.num_hidden).reshape(-1, min(2**self.num_hidden, _STATES_A_BLOCK))
         blocks = jax.lax.map(lambda block: jax.nn.logsumexp(log_weight(block)), states)
         return log_std.sum() + 0.5 * b.size * math.log(2 * math.pi) + jax.nn.logsumexp(blocks)
+
+    def annealed(self, beta: Float[Array, ""]) -> Params:
+        """Parameters on the path of annealed importance sampling: W and c are scaled by beta in [0, 1]."""
+        params = self.variables["params"]
+        scaled = {name: jnp.asarray(beta, params[name].dtype) * params[name] for name in ("W", "c")}
+        return {"params": {**params, **scaled}}
+
+    def base_log_partition(self) -> Float[Array, ""]:
+        """The log partition function where beta = 0, sum_i s_i + d/2 log 2 pi + m log 2."""
+        log_std = self._parameter("log_std")
+        return log_std.sum() + 0.5 * log_std.size * math.log(2 * math.pi) + self.num_hidden * math.log(2)
+
+    def sample_base(self, rng_key: Key[Array, ""], num_samples: int) -> Float[Array, "samples visible"]:
+        """Draws v of the model where beta = 0, v ~ N(b, e^{2s})."""
+        b, log_std = self._parameter("b"), self._parameter("log_std")
+        return b + jnp.exp(log_std) * jax.random.normal(rng_key, (num_samples, b.shape[0]), b.dtype)
 
     @nn.compact
     def _parameters(self, num_visible: int) -> dict[str, Array]:

@@ -34,14 +34,13 @@ def gibbs(
         The last v and the h it was drawn from.
     """
 
-    def sweep(v: Array, key: Array) -> tuple[Array, Array]:
-        h_key, v_key = jax.random.split(key)
-        h = sample_h(theta, h_key, v)
-        return sample_v(theta, v_key, h), h
+    def sweep(v: Array, keys: Array) -> tuple[Array, Array]:
+        h = sample_h(theta, keys[0], v)
+        return sample_v(theta, keys[1], h), h
 
-    def body(carry: tuple[Array, Array], key: Array) -> tuple[tuple[Array, Array], None]:
-        return sweep(carry[0], key), None
+    def body(carry: tuple[Array, Array], keys: Array) -> tuple[tuple[Array, Array], None]:
+        return sweep(carry[0], keys), None
 
-    keys = jax.random.split(rng_key, num_steps)
+    keys = jax.random.split(rng_key, (num_steps, 2))
     carry, _ = jax.lax.scan(body, sweep(v, keys[0]), keys[1:])
     return carry

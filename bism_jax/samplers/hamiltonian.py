@@ -1,0 +1,62 @@
+"""The No-U-Turn sampler of an energy, by way of numpyro."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+from numpyro.infer import MCMC, NUTS
+
+from bism_jax import checks
+
+
+def nuts(
+    energy_fn: Callable[[PyTree], Float[Array, " chains"]],
+    rng_key: Key[Array, ""],
+    x: PyTree,
+    num_samples: int,
+    *,
+    num_warmup: int = 500,
+    progress: bool = False,
+) -> PyTree:
+    """Samples exp(-E) / Z by Hamiltonian dynamics whose length adapts to the energy.
+
+    Exact up to Monte Carlo error, unlike `langevin`; the energy must be smooth. Step size and mass matrix are
+    adapted to each chain in the warm-up, whose states are thrown away. (Hoffman and Gelman, JMLR 2014, arXiv
+    1111.4246, in numpyro's implementation.)
+
+    Args:
+        energy_fn: the energy of each chain, `[chains]`.
+        rng_key: key.
+        x: where the chains start, a pytree of `[chains, ...]`.
+        num_samples: kept states of each chain.
+        num_warmup: steps of adaptation before them.
+        progress: whether to show a bar.
+
+    Returns:
+        The states, a pytree like x of `[chains, num_samples, ...]`.
+
+    Raises:
+        ValueError: on counts out of range.
+    """
+    checks.positive_int("num_samples", num_samples)
+    checks.non_negative_int("num_warmup", num_warmup)
+    x = jax.tree.map(jnp.asarray, x)
+
+    def potential_fn(point: PyTree) -> Float[Array, ""]:
+        return energy_fn(jax.tree.map(lambda leaf: leaf[None], point))[0]
+
+    num_chains = jax.tree.leaves(x)[0].shape[0]
+    sampler = MCMC(
+        NUTS(potential_fn=potential_fn),
+        num_warmup=num_warmup,
+        num_samples=num_samples,
+        num_chains=num_chains,
+        chain_method="vectorized",
+        progress_bar=progress,
+    )
+    # numpyro gives a single chain no chain axis.
+    sampler.run(rng_key, init_params=jax.tree.map(lambda leaf: leaf[0], x) if num_chains == 1 else x)
+    return sampler.get_samples(group_by_chain=True)
