@@ -1,19 +1,23 @@
-"""Exact log-likelihood, where the partition function can be enumerated."""
+"""Log-likelihood, where the partition function can be enumerated or has been estimated."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax.evaluation.capabilities import require
+from bism_jax.evaluation.compilation import compile_for
 from bism_jax.typing import Params
 
 
 def log_likelihood(
-    energy_fn: Any, theta: Params, v: Float[Array | np.ndarray, "rows *visible"]
+    energy_fn: Any,
+    theta: Params,
+    v: Float[Array | np.ndarray, "rows *visible"],
+    *,
+    log_partition: Float[Array, ""] | float | None = None,
 ) -> Float[Array, " rows"]:
     """The log-likelihood log p(v; theta) = -F(v; theta) - log Z(theta), in nats, for each row.
 
@@ -21,10 +25,21 @@ def log_likelihood(
         energy_fn: a model with `free_energy` and `log_partition`, such as `GRBM`.
         theta: its parameters.
         v: the points.
+        log_partition: an estimate of log Z(theta) in place of the model's own, such as the `log_partition`
+            of `annealed_importance_sampling`; its error in nats is that of each row.
 
     Raises:
         ValueError: where the model lacks a capability, or has too many hidden units to enumerate.
     """
-    free_energy = require("log_likelihood", energy_fn, "free_energy")
-    log_partition = require("log_likelihood", energy_fn, "log_partition")
-    return jax.jit(lambda theta, v: -free_energy(theta, v) - log_partition(theta))(theta, v)
+    require("log_likelihood", energy_fn, "free_energy")
+    if log_partition is None:
+        require("log_likelihood", energy_fn, "log_partition")
+    return compile_for(_log_likelihood, energy_fn)(theta, v, log_partition)
+
+
+def _log_likelihood(
+    energy_fn: Any, theta: Params, v: Array, log_partition: Array | None
+) -> Float[Array, " rows"]:
+    if log_partition is None:
+        log_partition = require("log_likelihood", energy_fn, "log_partition")(theta)
+    return -require("log_likelihood", energy_fn, "free_energy")(theta, v) - log_partition

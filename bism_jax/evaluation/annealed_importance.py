@@ -1,0 +1,181 @@
+"""The partition function by annealed importance sampling, from both ends."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from bism_jax import checks
+from bism_jax.evaluation.capabilities import require
+from bism_jax.evaluation.compilation import compile_for
+from bism_jax.samplers import gibbs
+from bism_jax.typing import Params
+
+_CALLER = "annealed_importance_sampling"
+_CAPABILITIES = ("annealed", "base_log_partition", "sample_base", "free_energy", "sample_h", "sample_v")
+_REFRESHING_SWEEPS = 100
+_TRUSTED_FRACTION = 0.1
+
+
+class AnnealedImportance(NamedTuple):
+    """An estimate of log Z, in nats, with what says how far to trust it.
+
+    Attributes:
+        log_partition: log mean w of the forward run. It exceeds log Z by b nats with probability at most
+            e^-b, and falls short of it where weights are missing.
+        standard_error: of `log_partition`, from the spread of the weights.
+        reverse_log_partition: -log mean 1/w of the reverse run, which errs upwards in the same sense.
+        reverse_standard_error: of `reverse_log_partition`.
+        lower: `log_partition` minus three standard errors.
+        upper: `reverse_log_partition` plus three standard errors. Both ends are one-sided statements: a
+            mode that no particle met makes `lower` too low, and lowers `upper` with it.
+        effective_sample_size: (sum w)^2 / sum w^2 of the forward run.
+        reverse_effective_sample_size: likewise of the reverse run.
+    """
+
+    log_partition: Float[Array, ""]
+    standard_error: Float[Array, ""]
+    reverse_log_partition: Float[Array, ""]
+    reverse_standard_error: Float[Array, ""]
+    lower: Float[Array, ""]
+    upper: Float[Array, ""]
+    effective_sample_size: Float[Array, ""]
+    reverse_effective_sample_size: Float[Array, ""]
+
+
+def annealed_importance_sampling(
+    energy_fn: Any,
+    theta: Params,
+    rng_key: Key[Array, ""],
+    *,
+    num_particles: int = 2000,
+    num_temperatures: int = 2000,
+) -> AnnealedImportance:
+    """Estimates log Z(theta) along p_k(v) ~ exp(-F(v; theta_k)), theta_k = annealed(theta, k / n).
+
+        w = Z_0 prod_{k=1}^n p*_k(v_{k-1}) / p*_{k-1}(v_{k-1}),    p*_k = exp(-F(.; theta_k))
+        forward:  v_0 ~ p_0,      then v_k = T_k(v_{k-1}) for k = 1 .. n-1,    Z = E[w]
+        reverse:  v_{n-1} ~ p_n,  then v_{k-1} = T_k(v_k) for k = n-1 .. 1,    1/Z = E[1/w]
+
+    T_k is a Gibbs sweep at theta_k, which is reversible in v. (Neal, Statistics
+    and Computing 2001; the reverse run: Burda, Grosse and Salakhutdinov, AISTATS 2015, arXiv 1412.8566.)
+
+    Exact samples of p_n are not to be had, so the reverse run starts from the forward particles, resampled
+    by their weights and moved by 100 sweeps at theta. It sees the modes that the forward run saw, no more:
+    a gap between the two runs shows a path too short, no gap does not show that every mode was met.
+
+    Both runs are one compiled program, which holds two sets of particles at a time. Under an outer `jit`
+    there is no warning; look at `effective_sample_size`.
+
+    Args:
+        energy_fn: a model with `annealed(theta, beta) -> theta_beta`, from a tractable base at beta = 0 to
+            theta at beta = 1, `base_log_partition(theta)`, `sample_base(theta, rng_key, num_samples)`, which
+            draws v of that base exactly, `free_energy`, `sample_h` and `sample_v`, such as `GRBM`.
+        theta: its parameters.
+        rng_key: key.
+        num_particles: particles of each run, at least 2.
+        num_temperatures: n, the steps from the base to theta, a Gibbs sweep each.
+
+    Raises:
+        ValueError: where the model lacks a capability or a number is too small.
+
+    Warns:
+        UserWarning: where the effective sample size is below a tenth of the particles.
+    """
+    checks.positive_int("num_temperatures", num_temperatures)
+    checks.positive_int("num_particles", num_particles)
+    if num_particles < 2:
+        raise ValueError("num_particles=1 has no spread to estimate an error from; use at least 2.")
+    for name in _CAPABILITIES:
+        require(_CALLER, energy_fn, name)
+    result = compile_for(_both_runs, energy_fn, num_particles, num_temperatures)(theta, rng_key)
+    if not isinstance(result.log_partition, jax.core.Tracer):
+        _warn(result, num_particles, num_temperatures)
+    return result
+
+
+def _both_runs(
+    energy_fn: Any, num_particles: int, num_temperatures: int, theta: Params, rng_key: Key[Array, ""]
+) -> AnnealedImportance:
+    annealed, base_log_partition, sample_base, free_energy, sample_h, sample_v = (
+        require(_CALLER, energy_fn, name) for name in _CAPABILITIES
+    )
+
+    def run(v: Array, betas: Array, key: Array) -> tuple[Array, Array]:
+        """Steps from each beta to the next: the last particles, and the log weights of their paths."""
+
+        def step(carry: tuple[Array, Array], inputs: tuple[Array, Array, Array]) -> tuple[Any, None]:
+            v, log_weights = carry
+            start, stop, key = inputs
+            after = annealed(theta, stop)
+            log_weights += free_energy(annealed(theta, start), v) - free_energy(after, v)
+            return (gibbs(sample_h, sample_v, after, key, v, 1)[0], log_weights), None
+
+        initial = v, jnp.zeros_like(free_energy(theta, v))
+        step_keys = jax.random.split(key, num_temperatures)
+        return jax.lax.scan(step, initial, (betas[:-1], betas[1:], step_keys))[0]
+
+    base_key, forward_key, resample_key, refresh_key, reverse_key = jax.random.split(rng_key, 5)
+    betas = jnp.arange(num_temperatures + 1) / num_temperatures
+    v = sample_base(annealed(theta, betas[0]), base_key, num_particles)
+    v, log_weights = run(v, betas, forward_key)
+    v = v[_resample(resample_key, log_weights)]
+    v, _ = gibbs(sample_h, sample_v, theta, refresh_key, v, _REFRESHING_SWEEPS)
+    _, reverse_log_weights = run(v, betas[::-1], reverse_key)
+    return _summary(base_log_partition(theta), _log_mean(log_weights), _log_mean(reverse_log_weights))
+
+
+class _LogMean(NamedTuple):
+    value: Array
+    standard_error: Array
+    effective_sample_size: Array
+
+
+def _log_mean(log_weights: Float[Array, " particles"]) -> _LogMean:
+    """Takes log mean w; its error is std(w) / (mean(w) sqrt(P)) by the delta method."""
+    num_particles = log_weights.size
+    log_sum = jax.nn.logsumexp(log_weights)
+    effective = jnp.exp(2 * log_sum - jax.nn.logsumexp(2 * log_weights))
+    spread = jnp.maximum(num_particles / effective - 1, 0)
+    return _LogMean(log_sum - math.log(num_particles), jnp.sqrt(spread / (num_particles - 1)), effective)
+
+
+def _resample(rng_key: Key[Array, ""], log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:
+    """Systematic resampling: the indices of as many particles, each about in proportion to its weight."""
+    num_particles = log_weights.size
+    positions = (jnp.arange(num_particles) + jax.random.uniform(rng_key)) / num_particles
+    cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
+    return jnp.searchsorted(cumulative, positions).clip(max=num_particles - 1)
+
+
+def _summary(base: Array, forward: _LogMean, reverse: _LogMean) -> AnnealedImportance:
+    forward_value, reverse_value = base + forward.value, base - reverse.value
+    return AnnealedImportance(
+        log_partition=forward_value,
+        standard_error=forward.standard_error,
+        reverse_log_partition=reverse_value,
+        reverse_standard_error=reverse.standard_error,
+        lower=forward_value - 3 * forward.standard_error,
+        upper=reverse_value + 3 * reverse.standard_error,
+        effective_sample_size=forward.effective_sample_size,
+        reverse_effective_sample_size=reverse.effective_sample_size,
+    )
+
+
+def _warn(result: AnnealedImportance, num_particles: int, num_temperatures: int) -> None:
+    for run, size in (
+        ("forward", result.effective_sample_size),
+        ("reverse", result.reverse_effective_sample_size),
+    ):
+        if not size >= _TRUSTED_FRACTION * num_particles:  # also where it is NaN
+            warnings.warn(
+                f"{_CALLER}: the effective sample size of the {run} run is {float(size):.1f} of "
+                f"num_particles={num_particles}, so its estimate and error are not to be trusted; raise "
+                f"num_temperatures={num_temperatures}.",
+                stacklevel=3,
+            )

@@ -1,0 +1,125 @@
+"""Distances between two samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bism_jax import checks
+
+_PAIRS_AT_A_TIME = 2**22
+_MEDIAN_ROWS = 1000
+
+Sample = Float[Array | np.ndarray, "rows *event"]
+
+
+def maximum_mean_discrepancy(
+    x: Sample, y: Sample, *, bandwidth: Float[Array, ""] | float | None = None
+) -> Float[Array, ""]:
+    """The squared maximum mean discrepancy, by its unbiased estimate.
+
+        MMD^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y),    k(a, b) = exp(-|a - b|^2 / (2 bandwidth^2))
+
+    X' and Y' are other rows than X and Y, so the estimate can be slightly negative. (Gretton et al., JMLR
+    2012, eq. 3.) Pairs are taken in blocks, and never held all at once.
+
+    Args:
+        x: a sample.
+        y: another, whose number of rows may differ.
+        bandwidth: of the kernel, in units of the data; by default the median distance between two rows of
+            both samples together, of which at most 1000 of each are looked at.
+
+    Raises:
+        ValueError: where a sample has fewer than two rows, the shapes of the rows differ, or the bandwidth
+            is not above 0.
+    """
+    _check("maximum_mean_discrepancy", x, y)
+    if bandwidth is not None and not isinstance(bandwidth, jax.Array):
+        checks.positive("bandwidth", bandwidth)
+    return _maximum_mean_discrepancy(x, y, bandwidth)
+
+
+def energy_distance(x: Sample, y: Sample) -> Float[Array, ""]:
+    """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, in units of the data, by its unbiased estimate.
+
+    X' and Y' are other rows than X and Y, so the estimate can be slightly negative. (Szekely and Rizzo,
+    Journal of Statistical Planning and Inference 2013.) Pairs are taken in blocks.
+
+    Args:
+        x: a sample.
+        y: another, whose number of rows may differ.
+
+    Raises:
+        ValueError: where a sample has fewer than two rows or the shapes of the rows differ.
+    """
+    _check("energy_distance", x, y)
+    return _energy_distance(x, y)
+
+
+@jax.jit
+def _maximum_mean_discrepancy(x: Array, y: Array, bandwidth: Array | None) -> Float[Array, ""]:
+    x, y = _centred(x, y)
+    if bandwidth is None:
+        bandwidth = _median_distance(x, y)
+
+    def kernel(squared_distance: Array) -> Array:
+        return jnp.exp(-squared_distance / (2 * bandwidth**2))
+
+    return _mean_of_pairs(kernel, x) + _mean_of_pairs(kernel, y) - 2 * _mean_of_pairs(kernel, x, y)
+
+
+@jax.jit
+def _energy_distance(x: Array, y: Array) -> Float[Array, ""]:
+    x, y = _centred(x, y)
+    return 2 * _mean_of_pairs(jnp.sqrt, x, y) - _mean_of_pairs(jnp.sqrt, x) - _mean_of_pairs(jnp.sqrt, y)
+
+
+def _mean_of_pairs(
+    fn: Callable[[Array], Array], x: Float[Array, "rows d"], y: Float[Array, "other d"] | None = None
+) -> Float[Array, ""]:
+    """The mean of fn(|x_i - y_j|^2) over all pairs, or over the pairs i != j of one sample."""
+    one_sample = y is None
+    others = x if y is None else y
+
+    def row_sum(inputs: tuple[Array, Array]) -> Float[Array, ""]:
+        row, index = inputs
+        values = fn(_squared_distances(row, others))
+        return values.sum() - values[index] if one_sample else values.sum()
+
+    batch_size = max(1, _PAIRS_AT_A_TIME // len(others))
+    sums = jax.lax.map(row_sum, (x, jnp.arange(len(x))), batch_size=batch_size)
+    return sums.mean() / (len(others) - one_sample)
+
+
+def _squared_distances(row: Float[Array, " d"], y: Float[Array, "other d"]) -> Float[Array, " other"]:
+    # By products of matrices, since the differences would take d times the memory.
+    products = jnp.matmul(y, row, precision=jax.lax.Precision.HIGHEST)
+    return jnp.maximum((row**2).sum() + (y**2).sum(axis=1) - 2 * products, 0)
+
+
+def _median_distance(x: Float[Array, "rows d"], y: Float[Array, "other d"]) -> Float[Array, ""]:
+    rows = jnp.concatenate([sample[:: -(-len(sample) // _MEDIAN_ROWS)] for sample in (x, y)])
+    squared = jax.vmap(partial(_squared_distances, y=rows))(rows)
+    return jnp.median(jnp.sqrt(squared[jnp.triu_indices(len(rows), k=1)]))
+
+
+def _centred(x: Array, y: Array) -> tuple[Array, Array]:
+    """Rows as vectors around their common mean, which keeps the squared distances accurate."""
+    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+    mean = (x.mean(axis=0) + y.mean(axis=0)) / 2
+    return x - mean, y - mean
+
+
+def _check(caller: str, x: Sample, y: Sample) -> None:
+    for name, sample in (("x", x), ("y", y)):
+        if sample.ndim == 0 or len(sample) < 2:
+            raise ValueError(f"{caller} needs at least two rows of {name}, whose shape is {sample.shape}.")
+    if x.shape[1:] != y.shape[1:]:
+        raise ValueError(
+            f"{caller} needs rows of one shape, but x has shape {x.shape} and y has shape {y.shape}."
+        )
