@@ -81,6 +81,170 @@ def plot_density(
     return figure
 
 
+def plot_density_grid(
+    log_density_fns: Mapping[str, Callable[[Float[Array, "n 2"]], Float[Array, "n"]]],
+    bounds: Bounds = ((0.0, 1.0), (0.0, 1.0)),
+    *,
+    columns: int = 5,
+    resolution: int = 100,
+    max_density: float | None = None,
+) -> Figure:
+    """The densities of several models in small panels of one colour scale.
+
+    Args:
+        log_density_fns: `[n, 2] -> [n]` by name, normalised log densities in nats.
+        bounds: the box, `((x_low, x_high), (y_low, y_high))`.
+        columns: panels in a row.
+        resolution: cells along each side.
+        max_density: the top of the colour scale; None takes the largest density drawn.
+
+    Raises:
+        ValueError: there is no model, `columns` is not positive, or a function does not return one number
+            a point.
+        ImportError: matplotlib is missing.
+    """
+    if not log_density_fns:
+        raise ValueError("log_density_fns is empty: give at least one model.")
+    checks.positive_int("columns", columns)
+    densities = {name: _density_on_grid(fn, bounds, resolution) for name, fn in log_density_fns.items()}
+    top = max(density.max() for density in densities.values()) if max_density is None else max_density
+
+    columns = min(columns, len(densities))
+    rows = -(-len(densities) // columns)
+    figure = _new_figure(2.0 * columns + 0.6, 2.15 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    (x_low, x_high), (y_low, y_high) = bounds
+    for panel, (name, density) in zip(panels, densities.items(), strict=False):
+        extent = (x_low, x_high, y_low, y_high)
+        image = panel.imshow(density, extent=extent, origin="lower", cmap="viridis", vmin=0.0, vmax=top)
+        panel.set_title(name, fontsize=10)
+        panel.set(xticks=[], yticks=[])
+    for panel in panels[len(densities) :]:
+        panel.remove()
+    colour_bar = figure.colorbar(image, ax=list(panels[: len(densities)]), fraction=0.02, pad=0.01)
+    colour_bar.outline.set_visible(False)
+    return figure
+
+
+def plot_tables(
+    tables: Mapping[str, Float[ArrayLike, "rows columns"]],
+    row_labels: Sequence[object],
+    column_labels: Sequence[object],
+    ylabel: str,
+    xlabel: str,
+    *,
+    columns: int = 3,
+    log_colour: Sequence[str] = (),
+) -> Figure:
+    """Tables as heat maps with their numbers in the cells; a cell that is NaN stays empty.
+
+    Args:
+        tables: `[rows, columns]` by title, all of one shape.
+        row_labels: one a row.
+        column_labels: one a column.
+        ylabel: what the rows are.
+        xlabel: what the columns are.
+        columns: heat maps in a row of the figure.
+        log_colour: titles of the tables whose colours follow the logarithm; their numbers are positive.
+
+    Raises:
+        ValueError: there is no table, or the labels do not fit its shape.
+        ImportError: matplotlib is missing.
+    """
+    if not tables:
+        raise ValueError("tables is empty: give at least one.")
+    shape = (len(row_labels), len(column_labels))
+    for title, table in tables.items():
+        if np.shape(table) != shape:
+            raise ValueError(
+                f"tables[{title!r}] has shape {np.shape(table)}, but the labels are for {shape}."
+            )
+
+    columns = min(columns, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = _new_figure((0.75 * shape[1] + 1.0) * columns, (0.55 * shape[0] + 1.0) * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (title, table) in zip(panels, tables.items(), strict=False):
+        values = np.asarray(table, np.float64)
+        colours = np.log(values) if title in log_colour else values
+        image = panel.imshow(colours, cmap="viridis", aspect="auto")
+        middle = 0.5 * (np.nanmin(colours) + np.nanmax(colours))
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                ink = "white" if colours[row, column] < middle else "black"
+                panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
+        image.set_clim(np.nanmin(colours), np.nanmax(colours))
+        panel.set_title(title, fontsize=10)
+        panel.set_xticks(range(shape[1]), [str(label) for label in column_labels])
+        panel.set_yticks(range(shape[0]), [str(label) for label in row_labels])
+        panel.set(xlabel=xlabel, ylabel=ylabel)
+        panel.tick_params(length=0, labelsize=9)
+        panel.spines[:].set_visible(False)
+    for panel in panels[len(tables) :]:
+        panel.remove()
+    return figure
+
+
+def plot_learning_curves(
+    curves: Mapping[
+        str,
+        tuple[Shaped[ArrayLike, "n"], Shaped[ArrayLike, "num_seeds n"], Shaped[ArrayLike, "num_seeds n"]],
+    ],
+    ylabel: str,
+    reference: Mapping[str, float] | None = None,
+    *,
+    ylim: tuple[float, float] | None = None,
+) -> Figure:
+    """One measure against iterations and, beside it, against seconds of training.
+
+    A line is the mean over seeds; its band is the standard error of the mean.
+
+    Args:
+        curves: `(steps[n], seconds[num_seeds, n], values[num_seeds, n])` by name.
+        ylabel: what the values are, with their unit.
+        reference: heights of horizontal lines by name.
+        ylim: the range of values to show; None shows all.
+
+    Raises:
+        ValueError: `curves` is empty, or the shapes of a curve do not fit.
+        ImportError: matplotlib is missing.
+    """
+    if not curves:
+        raise ValueError("curves is empty: give at least one (steps, seconds, values).")
+    for name, (steps, seconds, values) in curves.items():
+        if (
+            np.ndim(values) != 2
+            or np.shape(seconds) != np.shape(values)
+            or np.shape(values)[1:] != np.shape(steps)
+        ):
+            raise ValueError(
+                f"curves[{name!r}] has shapes {np.shape(steps)}, {np.shape(seconds)} and {np.shape(values)}; "
+                "give (n,), (num_seeds, n) and (num_seeds, n)."
+            )
+
+    figure = _new_figure(12.0, 4.6)
+    by_step, by_time = figure.subplots(1, 2, sharey=True)
+    line_styles = [style for style in _LINE_STYLES for _ in _COLOURS]
+    styles = zip(cycle(_COLOURS), cycle(line_styles), strict=False)
+    for (name, (steps, seconds, values)), (colour, line_style) in zip(curves.items(), styles, strict=False):
+        mean, time = np.mean(values, axis=0), np.mean(seconds, axis=0)
+        num_seeds = np.shape(values)[0]
+        error = np.std(values, axis=0, ddof=min(1, num_seeds - 1)) / np.sqrt(num_seeds)
+        for axes, x, label in ((by_step, np.asarray(steps), name), (by_time, time, None)):
+            axes.plot(x, mean, color=colour, linestyle=line_style, linewidth=1.6, label=label)
+            axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    for axes, xlabel in ((by_step, "iteration"), (by_time, "seconds of training")):
+        _style(axes)
+        for (name, height), line_style in zip((reference or {}).items(), (":", "--", "-."), strict=False):
+            label = name if axes is by_step else None
+            axes.axhline(height, color=_GREY, linestyle=line_style, linewidth=1.2, label=label, zorder=1)
+        axes.set(xlabel=xlabel, ylim=ylim)
+    by_step.set_ylabel(ylabel)
+    by_time.set_xscale("log")
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    return figure
+
+
 def plot_history(
     history: Mapping[str, Shaped[ArrayLike, "num_steps"]],
     steps: Shaped[ArrayLike, "num_steps"] | None = None,
@@ -215,6 +379,7 @@ def plot_curves(
     reference: Mapping[str, float] | None = None,
     *,
     title: str | None = None,
+    log_axes: bool = False,
 ) -> Figure:
     """Lines over one pair of axes, told apart by colour and by dash, with a legend.
 
@@ -224,6 +389,7 @@ def plot_curves(
         ylabel: what y is, with its unit.
         reference: heights of horizontal lines by name, such as a best possible value.
         title: drawn above.
+        log_axes: whether both axes are logarithmic.
 
     Raises:
         ValueError: `curves` is empty, or the x and the y of a curve differ in shape.
@@ -248,6 +414,8 @@ def plot_curves(
     for (name, height), line_style in zip((reference or {}).items(), cycle((":", "--", "-.")), strict=False):
         axes.axhline(height, color=_GREY, linestyle=line_style, linewidth=1.2, label=name, zorder=1)
     axes.set(xlabel=xlabel, ylabel=ylabel)
+    if log_axes:
+        axes.set(xscale="log", yscale="log")
     if title:
         axes.set_title(title)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)

@@ -8,18 +8,26 @@ import optax
 
 from bism_jax import (
     DSM,
+    KSD,
     MDSM,
+    NCE,
+    VNCE,
+    BiDVL,
     BiSM,
     Implicit,
     Optimizers,
+    PersistentContrastiveDivergence,
+    PersistentVI,
     ScoreMatching,
     StopGradient,
     Truncated,
     Unrolled,
+    VaGES,
     fit,
 )
 from bism_jax.data import checkerboard
-from bism_jax.models import GRBM, BernoulliPosterior
+from bism_jax.methods import UniformBinary
+from bism_jax.models import GRBM, BernoulliPosterior, GaussianPosterior, MLPDecoder
 
 OPTIMIZERS = Optimizers(optax.adam(1e-2, eps_root=1e-16), optax.adam(1e-2, eps_root=1e-16))
 STRATEGIES = {
@@ -39,6 +47,21 @@ METHODS["fresh_mdsm"] = BiSM(
     optimizers=OPTIMIZERS, num_particles=2,
 )  # fmt: skip
 METHODS["marginal"] = ScoreMatching(MDSM(0.1, 1.0), OPTIMIZERS.theta)
+RATE = OPTIMIZERS.theta
+BASELINES = {
+    "ksd": ScoreMatching(KSD(0.3), RATE, free_energy=UniformBinary(2)),
+    "nce": NCE(2, optimizer=RATE),
+    "vnce": VNCE(lower_steps=1, noise_ratio=2, num_particles=2, optimizers=OPTIMIZERS),
+    "vages": VaGES(DSM(0.3), lower_steps=1, num_particles=2, optimizers=OPTIMIZERS),
+    "persistent": PersistentContrastiveDivergence(optimizer=RATE),
+    "persistent_vi": PersistentVI(64, optimizer=RATE),
+    "bidvl": BiDVL(MLPDecoder((2,), (4,)), hypergradient=Unrolled(1), optimizers=OPTIMIZERS),
+}
+METHODS |= BASELINES
+POSTERIORS = {
+    "bidvl": GaussianPosterior(2),
+    **dict.fromkeys(("marginal", "ksd", "nce", "persistent", "persistent_vi")),
+}
 
 
 def main(output, parallel, names):
@@ -48,7 +71,7 @@ def main(output, parallel, names):
         method = METHODS[name]
         result = fit(
             GRBM(2),
-            None if name == "marginal" else BernoulliPosterior(2, temperature=0.5),
+            POSTERIORS.get(name, BernoulliPosterior(2, temperature=0.5)),
             data,
             method=method,
             num_steps=50,

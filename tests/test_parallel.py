@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FAST = ("unrolled", "implicit", "fresh_mdsm", "marginal")
 SLOW = ("plain", "segments", "truncated", "stop_gradient")
+BASELINES = ("ksd", "nce", "vnce", "vages", "persistent", "persistent_vi", "bidvl")
 
 
 def start(output, parallel, names, devices=1, distributed=None):
@@ -52,10 +53,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
-@pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize(
+    "name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW + BASELINES)]
+)
 def test_eight_devices_equal_one(folder, parallel, name):
     """theta, phi and the history of losses after 50 steps."""
-    found = results(folder, FAST if name in FAST else SLOW)
+    found = results(folder, next(names for names in (FAST, SLOW, BASELINES) if name in names))
     assert found["single"]["devices"] == 1
     assert found[parallel]["devices"] == 8
     np.testing.assert_allclose(found[parallel][name], found["single"][name], rtol=1e-10, atol=1e-10)

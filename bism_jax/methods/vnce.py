@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from bism_jax.methods.noise_contrast import check_noise, draw_noise, logistic_lo
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient, count_iterations
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.models import as_model
-from bism_jax.objectives import KL, SM, draw_latent_noise, latent_log_prob, map_particles, sample_latents
+from bism_jax.objectives import KL, SM, latent_log_prob, map_particles, sample_latents
 from bism_jax.typing import Algorithm, Noise, Params
 
 
@@ -67,7 +67,7 @@ class VNCENoise(NamedTuple):
     Attributes:
         v: noise points, `[nu, B, *visible]`.
         data_latent: the posterior's noise at the data, `[1, B, ...]`.
-        noise_latent: and at the noise points, `[P, nu * B, ...]`.
+        noise_latent: and at the noise points, `[nu, P, B, ...]`.
     """
 
     v: Array
@@ -161,9 +161,8 @@ class VNCE:
         point_key, data_key, latent_key = jax.random.split(rng_key, 3)
         points = draw_noise(self.noise, point_key, v, self.noise_ratio, losses.shard)
         data_latent = losses.draw_latent_noise(data_key, phi, v, ())
-        posterior = losses.posterior_fn(phi, losses.shard.global_batch(_rows(points)))
-        noise_latent = draw_latent_noise(latent_key, posterior, (self.num_particles,))
-        return VNCENoise(points, data_latent, losses.shard.rows(noise_latent, 1, _rows(points).shape[0]))
+        at_noise = replace(losses, num_particles=self.num_particles)
+        return VNCENoise(points, data_latent, at_noise.draw_latent_noise(latent_key, phi, v, (len(points),)))
 
     def higher_loss(
         self,
@@ -188,9 +187,5 @@ class VNCE:
             log_mean = jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
             return log_mean - log_partition - log_noise(v)
 
-        on_noise = log_ratio(_rows(noise.v), noise.noise_latent).reshape(noise.v.shape[:2])
+        on_noise = map_particles(lambda point: log_ratio(*point), (noise.v, noise.noise_latent))
         return logistic_loss(log_ratio(v, noise.data_latent), on_noise)
-
-
-def _rows(points: Float[Array, "ratio batch *visible"]) -> Float[Array, "rows *visible"]:
-    return points.reshape(-1, *points.shape[2:])

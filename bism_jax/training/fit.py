@@ -100,10 +100,10 @@ def fit(
     callbacks = _check_callbacks(callbacks)
     _check_directory(checkpoint_dir, on_divergence)
     key = _as_key(rng_key)
+    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
     source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
     layout = make_layout(parallel, batch_size)
 
-    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
     init_key, loop_key = jax.random.split(key)
     example = jnp.asarray(source.example())
     method_state = algorithm.init(init_key, example)
