@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 
 from bism_jax.models import GRBM, BernoulliPosterior
+from experiments.comparison.contenders import Contender, checkerboard_contenders
 from experiments.methods import MethodConfig
 
 VARIANTS = {
@@ -27,7 +28,7 @@ VARIANTS = {
     "N = 5 kept, K = 0": MethodConfig(keep_unrolled=True, lower_steps=0),
     "N = 5 kept, K = 0, shared noise": MethodConfig(keep_unrolled=True, lower_steps=0, noise="shared"),
     "N = 0, K = 5": MethodConfig(num_steps=0),
-    "DSM on the exact free energy": MethodConfig(name="dsm"),
+    "DSM": MethodConfig(name="dsm"),
 }
 # (visible, hidden, iterations in one call)
 SIZES = {"checkerboard": (2, 4, 2000), "frey_face": (560, 400, 20)}
@@ -48,12 +49,24 @@ class Options:
     batch_size: int = 100
 
 
-def compiled_loop(method: MethodConfig, options: Options) -> Callable[[], Any]:
+def contenders(options: Options) -> dict[str, Contender]:
+    """The variants of bi-level score matching and, on the checkerboard, every other method."""
+    posterior = BernoulliPosterior(SIZES[options.model][1])
+    variants = {
+        name: Contender(config.make(), posterior if config.is_bilevel else None)
+        for name, config in VARIANTS.items()
+    }
+    if options.model == "frey_face":
+        return variants
+    others = checkerboard_contenders(num_data=20 * options.batch_size)
+    return variants | {name: other for name, other in others.items() if not name.startswith("BiDSM")}
+
+
+def compiled_loop(contender: Contender, options: Options) -> Callable[[], Any]:
     """A call that runs the setting's number of iterations."""
     num_visible, num_hidden, num_steps = SIZES[options.model]
     data = jax.random.uniform(jax.random.key(0), (20 * options.batch_size, num_visible))
-    posterior = BernoulliPosterior(num_hidden) if method.is_bilevel else None
-    algorithm = method.make().bind(GRBM(num_hidden), posterior)
+    algorithm = contender.method.bind(GRBM(num_hidden), contender.posterior_fn)
     state = algorithm.init(jax.random.key(1), data[: options.batch_size])
 
     def iterate(state: Any, key: jax.Array) -> tuple[Any, None]:
@@ -71,7 +84,7 @@ def compiled_loop(method: MethodConfig, options: Options) -> Callable[[], Any]:
 def main(options: Options) -> None:
     """Prints a Markdown table."""
     num_steps = SIZES[options.model][2]
-    calls = {name: compiled_loop(method, options) for name, method in VARIANTS.items()}
+    calls = {name: compiled_loop(contender, options) for name, contender in contenders(options).items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(options.repeats):
         for name, call in calls.items():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments import checkerboard, frey_face
+from bism_jax.models import GRBM
+from experiments import ablation, checkerboard, compare, frey_face
+from experiments.comparison.contenders import checkerboard_contenders
 from experiments.methods import MethodConfig
 from experiments.run_folder import RunFolder
 
@@ -74,12 +76,60 @@ def test_config_is_written(tmp_path):
     assert "output" not in found
 
 
+def test_a_comparison_reports_what_is_there_and_repeats_nothing(tmp_path, capsys):
+    config = compare.Config(methods=("DSM", "NCE"), num_seeds=2, num_steps=40, output=tmp_path / "runs")
+    folder = compare.run(config)
+    assert "seed 1" in capsys.readouterr().out
+    names = {"table.md", "table.csv", "curves.csv", "learning_curves.png", "why_unroll.png", "densities.png"}
+    assert names <= {file.name for file in folder.iterdir()}
+    with (folder / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["seed"]) for row in rows[::20]] == [
+        ("NCE", "0"), ("NCE", "1"), ("DSM", "0"), ("DSM", "1"),
+    ]  # fmt: skip
+    seeds = [float(row["log_likelihood"]) for row in rows if row["method"] == "NCE" and row["step"] == "40"]
+    with (folder / "table.csv").open() as file:
+        table = {row["method"]: row for row in csv.DictReader(file)}
+    assert float(table["NCE"]["log_likelihood"]) == pytest.approx(sum(seeds) / 2, rel=1e-4)
+    assert float(table["NCE"]["log_likelihood_se"]) == pytest.approx(abs(seeds[0] - seeds[1]) / 2, rel=1e-3)
+
+    compare.run(dataclasses.replace(config, methods=("NCE",), num_seeds=1))
+    printed = capsys.readouterr().out
+    assert "seed" not in printed.splitlines()[0]  # nothing was trained
+    assert "| DSM | 2 |" in printed
+    with pytest.raises(FileExistsError, match="num_steps=40, not 50"):
+        compare.run(dataclasses.replace(config, num_steps=50))
+    with pytest.raises(ValueError, match=r"methods \['CD'\] are unknown; choose among"):
+        compare.run(dataclasses.replace(config, methods=("CD",)))
+
+
+def test_every_contender_names_a_method_that_binds():
+    for name, contender in checkerboard_contenders(100).items():
+        assert callable(contender.method.bind(GRBM(4), contender.posterior_fn).step), name
+
+
+def test_an_ablation_covers_its_grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "COUNTS", (0, 1))
+    config = ablation.Config(num_steps=20, num_draws=2, output=tmp_path / "runs")
+    folder = ablation.run(config)
+    with (folder / "training.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["K"], row["N"]) for row in rows] == [("0", "1"), ("1", "0"), ("1", "1")]
+    assert float(rows[2]["temporary_mib"]) > float(rows[1]["temporary_mib"]) > 0
+    with (folder / "gradient_bias.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 4
+    assert {"training.png", "gradient_bias.png"} <= {file.name for file in folder.iterdir()}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [
         "experiments.checkerboard",
         "experiments.frey_face",
+        "experiments.compare",
+        "experiments.ablation",
+        "experiments.consistency",
         "benchmarks.throughput",
         "benchmarks.defaults",
         "benchmarks.memory",

@@ -181,6 +181,51 @@ def test_curves_refuse_nothing_and_unequal_lengths() -> None:
         plotting.plot_curves({"a": (np.zeros(3), np.zeros(2))}, "x", "y")
 
 
+def test_density_grid_shares_one_colour_scale() -> None:
+    densities = {"board": checkerboard_log_prob, "flat": lambda points: 0 * points[:, 0]}
+    figure = plotting.plot_density_grid(densities, columns=2, resolution=10)
+    board, flat = (panel.images[0] for panel in figure.axes[:2])
+    assert board.get_clim() == flat.get_clim() == (0, 2)
+    assert board.get_array()[2, 2] == pytest.approx(2)
+    assert board.get_array()[2, 7] == 0
+    np.testing.assert_allclose(flat.get_array(), 1)
+    assert [panel.get_title() for panel in figure.axes[:2]] == ["board", "flat"]
+    with pytest.raises(ValueError, match="log_density_fns is empty"):
+        plotting.plot_density_grid({})
+
+
+def test_learning_curves_show_means_and_errors_by_iteration_and_by_time() -> None:
+    steps, values = np.array([10.0, 20.0]), np.array([[1.0, 2.0], [3.0, 6.0]])
+    seconds = np.array([[1.0, 2.0], [3.0, 4.0]])
+    figure = plotting.plot_learning_curves({"DSM": (steps, seconds, values)}, "nats", {"truth": 0.7})
+    by_step, by_time = figure.axes
+    for axes, x in ((by_step, steps), (by_time, [2.0, 3.0])):
+        np.testing.assert_allclose(axes.lines[0].get_xdata(), x)
+        np.testing.assert_allclose(axes.lines[0].get_ydata(), [2, 4])
+        band = axes.collections[0].get_paths()[0].vertices
+        assert band[:, 1].min() == pytest.approx(1)  # 2 - sqrt(2) / sqrt(2)
+        assert band[:, 1].max() == pytest.approx(6)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["DSM", "truth"]
+    with pytest.raises(ValueError, match="curves is empty"):
+        plotting.plot_learning_curves({}, "nats")
+    with pytest.raises(ValueError, match=r"curves\['DSM'\] has shapes \(2,\), \(2, 2\) and \(2,\)"):
+        plotting.plot_learning_curves({"DSM": (steps, seconds, values[0])}, "nats")
+
+
+def test_tables_write_their_numbers_and_leave_missing_cells_empty() -> None:
+    table = np.array([[1.0, 100.0], [np.nan, 10.0]])
+    figure = plotting.plot_tables({"ms": table}, (0, 5), (1, 2), "K", "N", log_colour=["ms"])
+    (axes,) = figure.axes
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "1", (1, 0): "100", (1, 1): "10"}
+    np.testing.assert_allclose(axes.images[0].get_array()[0], np.log([1, 100]))
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["0", "5"]
+    with pytest.raises(ValueError, match="tables is empty"):
+        plotting.plot_tables({}, (), (), "K", "N")
+    with pytest.raises(ValueError, match=r"tables\['ms'\] has shape \(2, 2\), but .* \(1, 2\)"):
+        plotting.plot_tables({"ms": table}, (0,), (1, 2), "K", "N")
+
+
 def test_save_makes_the_folders_and_writes_the_picture(tmp_path: Path) -> None:
     figure = plotting.plot_image_grid(np.zeros((2, 4, 4)), title="Black", row_labels=["row"])
     path = plotting.save(figure, tmp_path / "new" / "folder" / "black.png", dpi=50)
