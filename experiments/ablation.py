@@ -230,8 +230,8 @@ def _write_report(folder: Path, ablation: Ablation) -> None:
     tables[titles["standard_error"]] = bias["standard_error"] / exact
     _draw(folder / "gradient_bias.png", tables, log_colour=list(tables))
     titles = {
-        "log_likelihood": "test log-likelihood [nats]",
-        "sm_objective": "test SM objective",
+        "log_likelihood": "test log-likelihood of the moving average [nats]",
+        "sm_objective": "test SM objective of the moving average",
         "ms_per_iteration": "ms an iteration",
         "temporary_mib": "temporaries [MiB]",
     }

@@ -4,7 +4,9 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 import pytest
+from flax import linen as nn
 
 from bism_jax import (
     KSD,
@@ -21,6 +23,7 @@ from bism_jax import (
     VaGES,
     fit,
 )
+from bism_jax.evaluation import score_matching_objective
 from bism_jax.methods import (
     GaussianPrior,
     Gibbs,
@@ -36,6 +39,7 @@ from bism_jax.models import (
     LinearGaussian,
     MLPDecoder,
     MLPEnergy,
+    as_model,
 )
 from tests.helpers import rows
 
@@ -152,6 +156,12 @@ def test_a_missing_posterior_is_named(name):
         (lambda: VaGES(num_particles=1), "num_particles=1 has no covariance; pass at least 2"),
         (lambda: VaGES(SSM()), "needs derivatives of the score.*use DSM, MDSM or KSD"),
         (lambda: VaGES(SM()), "needs derivatives of the score"),
+        (
+            lambda: VaGES(refinement=LangevinRefinement(), variance_reduced=True),
+            "variance_reduced=True with a refinement.*Take one of the two",
+        ),
+        (lambda: NCE(noise="normal"), "noise must be a value such as dist.Normal"),
+        (lambda: Langevin(latent_steps=0), "latent_steps must be an integer"),
         (lambda: VaGES(refinement=5), "refinement must be a value such as LangevinRefinement"),
         (lambda: LangevinRefinement(0), "num_steps must be .* or use refinement=None"),
         (lambda: KSD(0), "bandwidth must be a finite number above 0"),
@@ -189,11 +199,52 @@ def test_samplers_of_the_wrong_shape_are_refused():
             start(ContrastiveDivergence(), energy, init_params=(theta, None))
 
 
-def test_noise_over_other_points_is_refused():
-    import numpyro.distributions as dist
+def test_integer_latents_of_a_sampler_are_taken():
+    def energy(theta, v, h):
+        return joint(theta, v, h)
 
+    energy.sample_h = lambda theta, key, v: jax.random.bernoulli(key, shape=(len(v), 2)).astype(int)
+    energy.sample_v = joint.sample_v
+    state, _ = take_step(ContrastiveDivergence(), energy, {"w": jnp.ones(2)})
+    assert jnp.all(state.theta["w"] != 1)
+
+
+def take_step(method, energy, theta):
+    algorithm = method.bind(energy, init_params=(theta, None))
+    batch = jnp.asarray(rows(4))
+    return algorithm.step(jax.random.key(1), algorithm.init(jax.random.key(0), batch), batch)
+
+
+def test_a_plain_function_of_v_alone_is_its_own_free_energy():
+    assert as_model("energy_fn", quadratic).method("free_energy") is quadratic
+    assert as_model("energy_fn", lambda theta, v, h: 0).method("free_energy") is None
+    assert "NCE" not in supported_methods(joint)
+    assert score_matching_objective(quadratic, {"w": jnp.ones(2)}, jnp.ones((3, 2))) == 2 * 2 - 4
+
+
+def test_latents_of_another_size_name_the_option():
+    with pytest.raises(
+        ValueError, match=r"\(4, 3\), the latter of .* \(latent_shape, num_hidden\)"
+    ):
+        start(ContrastiveDivergence(chain=Langevin(0.1, (3,))), FixedLatents())
+
+
+class FixedLatents(nn.Module):
+    """An energy that takes two latents."""
+
+    @nn.compact
+    def __call__(self, v, h):
+        return (v**2).sum(-1) * self.param("a", nn.initializers.ones, ()) + (h @ jnp.ones((2, 1)))[:, 0] ** 2
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [dist.Normal(0.0, 1.0), dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))],
+    ids=["numbers", "three dimensions"],
+)
+def test_noise_over_other_points_is_refused(noise):
     with pytest.raises(ValueError, match=re.escape("event shape (2,)")):
-        start(NCE(noise=dist.Normal(0.0, 1.0)), GRBM(2))
+        start(NCE(noise=noise), GRBM(2))
 
 
 def test_a_decoder_of_another_shape_is_refused():

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FAST = ("unrolled", "implicit", "fresh_mdsm", "marginal")
+FAST = ("unrolled", "implicit", "fresh_mdsm", "marginal", "persistent")
 SLOW = ("plain", "segments", "truncated", "stop_gradient")
-BASELINES = ("ksd", "nce", "vnce", "vages", "persistent", "persistent_vi", "bidvl")
+BASELINES = ("ksd", "nce", "vnce", "vages", "persistent_vi", "bidvl")
 
 
 def start(output, parallel, names, devices=1, distributed=None):

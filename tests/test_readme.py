@@ -23,7 +23,7 @@ def test_python_of_the_readme(tmp_path, monkeypatch):
     data = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
     names = {"data": data}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "runs" / "mine" / "history.csv").exists()

@@ -29,7 +29,9 @@ def _kept(fn: Callable[..., Any], keys: tuple[tuple[Any, Hashable], ...]) -> Cal
 
 
 def _key(value: Any) -> tuple[Any, Hashable] | None:
-    is_value = value is None or isinstance(value, (int, float)) or dataclasses.is_dataclass(value)
+    # A dataclass that hashes by identity can change and stay equal to itself.
+    is_dataclass_value = dataclasses.is_dataclass(value) and type(value).__hash__ is not object.__hash__
+    is_value = value is None or isinstance(value, (int, float)) or is_dataclass_value
     if not is_value and not inspect.isfunction(value):
         return None
     # A function's capabilities are its attributes, which can be set after a call.

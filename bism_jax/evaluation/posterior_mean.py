@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 
 def posterior_mean(caller: str, posterior: Any) -> Float[Array, "batch *latent"]:
-    """The posterior's `mean`; of a relaxed Bernoulli, the mean of the Bernoulli that is relaxed.
+    """The posterior's `mean`; that of `RelaxedBernoulli` is the mean of the Bernoulli that it relaxes.
 
     Raises:
         ValueError: where the posterior has none.

@@ -31,13 +31,14 @@ def maximum_mean_discrepancy(
     Args:
         x: a sample.
         y: another, whose number of rows may differ.
-        bandwidth: of the kernel, in units of the data; by default the median distance between two rows of
-            both samples together, of which at most 1000 of each are looked at.
+        bandwidth: of the kernel, in units of the data; by default the median distance between two rows that
+            differ, of both samples together, of which at most 1000 of each are looked at.
 
     Raises:
         ValueError: where a sample has fewer than two rows, the shapes of the rows differ, or the bandwidth
             is not above 0.
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     _check("maximum_mean_discrepancy", x, y)
     if bandwidth is not None and not isinstance(bandwidth, jax.Array):
         checks.positive("bandwidth", bandwidth)
@@ -57,6 +58,7 @@ def energy_distance(x: Sample, y: Sample) -> Float[Array, ""]:
     Raises:
         ValueError: where a sample has fewer than two rows or the shapes of the rows differ.
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     _check("energy_distance", x, y)
     return _energy_distance(x, y)
 
@@ -105,7 +107,9 @@ def _squared_distances(row: Float[Array, " d"], y: Float[Array, "other d"]) -> F
 def _median_distance(x: Float[Array, "rows d"], y: Float[Array, "other d"]) -> Float[Array, ""]:
     rows = jnp.concatenate([sample[:: -(-len(sample) // _MEDIAN_ROWS)] for sample in (x, y)])
     squared = jax.vmap(partial(_squared_distances, y=rows))(rows)
-    return jnp.median(jnp.sqrt(squared[jnp.triu_indices(len(rows), k=1)]))
+    distances = jnp.sqrt(squared[jnp.triu_indices(len(rows), k=1)])
+    # Rows that are equal, as those of a collapsed sampler, have no distance to scale a kernel by.
+    return jnp.nanmedian(jnp.where(distances > 0, distances, jnp.nan))
 
 
 def _centred(x: Array, y: Array) -> tuple[Array, Array]:

@@ -4,8 +4,8 @@ from bism_jax.methods.bidvl import BiDVL
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput
 from bism_jax.methods.bism import BiSM, BiSMNoise
 from bism_jax.methods.capabilities import supported_methods
-from bism_jax.methods.chains import Gibbs, Langevin
-from bism_jax.methods.codec import CodecParams
+from bism_jax.methods.chains import Chain, ChainState, Gibbs, Langevin
+from bism_jax.methods.codec import CodecLosses, CodecNoise, CodecParams
 from bism_jax.methods.contrastive_divergence import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
@@ -19,7 +19,7 @@ from bism_jax.methods.score_matching import ScoreMatching
 from bism_jax.methods.states import EnergyInfo, EnergyState, LatentInfo, LatentState
 from bism_jax.methods.vages import LangevinRefinement, VaGES, VaGESNoise
 from bism_jax.methods.vnce import VNCE, VNCEInfo, VNCENoise, VNCEState
-from bism_jax.methods.weight_priors import Fadeout, GaussianPrior
+from bism_jax.methods.weight_priors import Fadeout, GaussianPrior, Prior, ScaledParameters
 
 __all__ = [
     "NCE",
@@ -28,6 +28,10 @@ __all__ = [
     "BiSM",
     "BiSMNoise",
     "BilevelProblem",
+    "Chain",
+    "ChainState",
+    "CodecLosses",
+    "CodecNoise",
     "CodecParams",
     "ContrastiveDivergence",
     "EnergyInfo",
@@ -48,6 +52,8 @@ __all__ = [
     "PersistentState",
     "PersistentVI",
     "PersistentVIState",
+    "Prior",
+    "ScaledParameters",
     "ScoreMatching",
     "UniformBinary",
     "VNCEInfo",

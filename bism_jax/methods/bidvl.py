@@ -35,7 +35,9 @@ class BiDVL:
         lower level:   min_phi  mean_h [E(g(h)) + |mu(g(h)) - h|^2 / m]
                                 + lambda mean_data [|g(h_v) - v|^2 + KL(q(h|v) || N(0, I))],   h_v ~ q(h|v)
 
-    with mu the encoder's mean, whose parameters are held in the first term. `fit` takes the encoder as
+    with mu the encoder's mean, whose parameters are held in the first term. They are constants of the
+    hypergradient too: with three or more unrolled steps, what the encoder's own moves change in the first
+    term is not differentiated. `fit` takes the encoder as
     `posterior_fn` and returns (encoder, decoder) as `phi`. (Kan et al., CVPR 2022, arXiv 2203.14702.)
 
     Attributes:

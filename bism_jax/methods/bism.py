@@ -52,7 +52,7 @@ class BiSM:
     levels, at less than half the cost and with no lower a likelihood (`benchmarks/NOTES.md`).
 
     Attributes:
-        objective: F, the score-matching loss: `DSM`, `MDSM`, `SSM` or `SM`.
+        objective: F, the score-matching loss: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.
         divergence: D, the lower-level loss: `KL` or `Fisher`.
         lower_steps: K.
         hypergradient: the strategy, which holds N as its `num_steps`.

@@ -9,19 +9,26 @@ from typing import Any
 from bism_jax.models import Model, as_model
 
 _POSTERIOR = "a posterior_fn"
-_CONDITIONALS = ((("sample_h", "sample_v"), ""), ((), "chain=Langevin(...)"))
+_CHAINS = (
+    (("sample_h", "sample_v"), ""),
+    (("free_energy",), "chain=Langevin()"),
+    ((), "chain=Langevin(latent_shape=...)"),
+)
 
 # The ways to use a method: the functions of the model that it needs, and what it wants beside the model.
 _WAYS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
     "BiSM": (((), _POSTERIOR),),
     "VaGES": (((), _POSTERIOR),),
     "VNCE": (((), _POSTERIOR),),
-    "ScoreMatching": ((("free_energy",), ""), ((), "free_energy=UniformBinary(...)")),
+    "ScoreMatching": (
+        (("free_energy",), ""),
+        ((), "free_energy=UniformBinary(...) for binary latents"),
+    ),
     "NCE": ((("free_energy",), ""),),
     "BiDVL": ((("free_energy",), _POSTERIOR),),
-    "ContrastiveDivergence": _CONDITIONALS,
-    "PersistentContrastiveDivergence": _CONDITIONALS,
-    "PersistentVI": _CONDITIONALS,
+    "ContrastiveDivergence": _CHAINS,
+    "PersistentContrastiveDivergence": _CHAINS,
+    "PersistentVI": _CHAINS,
 }
 _SIGNATURES = {
     "free_energy": "method free_energy(v)",
@@ -58,7 +65,7 @@ def require(method: str, energy: Model, names: tuple[str, ...]) -> list[Callable
             f"{method} needs more of the model: energy_fn={energy.name} has no {listed}. Add it where it has "
             f"a closed form, or train by what the model supports: {methods}."
         )
-    return [energy.method(name) or energy.apply for name in names]
+    return [function for name in names if (function := energy.method(name)) is not None]
 
 
 def require_posterior(method: str, posterior_fn: Any) -> Model:
@@ -78,7 +85,9 @@ def require_posterior(method: str, posterior_fn: Any) -> Model:
 def refuse_posterior(method: str, posterior_fn: Any) -> None:
     """Raises ValueError where a posterior is given to a method that has no use for one."""
     if posterior_fn is not None:
-        raise ValueError(f"{method} takes no posterior_fn: pass None, or train by BiSM, VaGES or VNCE.")
+        raise ValueError(
+            f"{method} takes no posterior_fn: pass None, or train by BiSM, VaGES, VNCE or BiDVL."
+        )
 
 
 def marginal_model(method: str, energy_fn: Any) -> Model:
@@ -102,8 +111,4 @@ def _supported_methods(energy: Model) -> dict[str, str]:
 
 
 def _missing(energy: Model, names: tuple[str, ...]) -> list[str]:
-    # A plain function without a free_energy is taken as the free energy itself.
-    is_marginal = energy.init is None
-    return [
-        name for name in names if energy.method(name) is None and not (name == "free_energy" and is_marginal)
-    ]
+    return [name for name in names if energy.method(name) is None]

@@ -100,11 +100,13 @@ class Langevin:
     """Unadjusted Langevin dynamics of any differentiable energy.
 
     With `latent_shape=None` the chains move v on the free energy F(v). With a shape they move (v, h)
-    together on E(v, h), and the latents of the data start from N(0, I) and take k steps on E(v, .) too.
+    together on E(v, h), and the latents of the data start from N(0, I) and take `latent_steps` on E(v, .);
+    too few of them leave the latents near N(0, I), and the gradient is biased.
 
     Attributes:
         step_size: the standard deviation of a step's noise, in units of v and h; see `samplers.langevin`.
         latent_shape: the shape of one h, continuous; None where the free energy is known.
+        latent_steps: steps of the latents of the data.
 
     Raises:
         ValueError: where the step size is not above 0, or the shape is no tuple of positive integers.
@@ -112,9 +114,11 @@ class Langevin:
 
     step_size: float = 0.1
     latent_shape: tuple[int, ...] | None = None
+    latent_steps: int = 20
 
     def __post_init__(self) -> None:
         checks.positive("step_size", self.step_size)
+        checks.positive_int("latent_steps", self.latent_steps)
         if self.latent_shape is not None:
             checks.widths("latent_shape", self.latent_shape)
 
@@ -152,7 +156,7 @@ class Langevin:
             start_key, move_key = jax.random.split(rng_key)
             h = jax.random.normal(start_key, (v.shape[0], *latent_shape), v.dtype)
             conditional = lambda h: energy.apply(theta, v, h)  # noqa: E731
-            return ChainState(v, langevin(conditional, move_key, h, num_steps, self.step_size))
+            return ChainState(v, langevin(conditional, move_key, h, self.latent_steps, self.step_size))
 
         def advance(theta: Params, rng_key: Key[Array, ""], state: ChainState) -> ChainState:
             return langevin(lambda s: phase_energy(theta, s), rng_key, state, num_steps, self.step_size)
@@ -163,17 +167,47 @@ class Langevin:
         return BoundChain(init, complete, advance, phase_energy)
 
 
+def contrast(theta: Params, chain: BoundChain, data: ChainState, samples: ChainState) -> Float[Array, ""]:
+    """mean_data E - mean_samples E, whose gradient in theta is that of the negative log-likelihood."""
+    return chain.energy(theta, data).mean() - chain.energy(theta, samples).mean()
+
+
+def start_chains(
+    chain: BoundChain, theta: Params, rng_key: Key[Array, ""], batch: Array, num_chains: int | None
+) -> ChainState:
+    """Chains at the rows of a batch, which repeat where there are more chains than rows."""
+    rows = batch if num_chains is None else jnp.resize(batch, (num_chains, *batch.shape[1:]))
+    return jax.tree.map(jnp.array, chain.complete(theta, rng_key, rows))
+
+
+def check_num_chains(num_chains: int | None) -> None:
+    """Raises ValueError unless it is None or a positive integer."""
+    if num_chains is not None:
+        checks.positive_int("num_chains", num_chains, alternative="None")
+
+
 def _latents_of_model(
     energy: Model, sample_h: Callable[..., Array], rng_key: Key[Array, ""], batch: Array, init_params: Any
 ) -> Array:
     """Zeros of the shape of the latents, which the model alone knows."""
 
     def sample(rng_key: Key[Array, ""], batch: Array) -> Array:
-        if init_params is not None or energy.init is None:
-            theta = init_joint_energy(energy, rng_key, batch, batch, init_params)
-        else:
-            theta = energy.init(rng_key, rng_key, batch, method="sample_h")
-        return sample_h(theta, rng_key, batch)
+        return sample_h(_init_by_sampling(energy, rng_key, batch, init_params), rng_key, batch)
 
-    shape = jax.eval_shape(sample, rng_key, batch)
+    try:
+        shape = jax.eval_shape(sample, rng_key, batch)
+    except Exception as error:
+        if str(error).startswith(("energy_fn", "init_params")):
+            raise
+        raise ValueError(
+            f"energy_fn={energy.name}: sample_h cannot be evaluated on what the model initialises through "
+            f"it: {type(error).__name__}: {error}. Pass init_params=(theta, None), or define the parameters "
+            "in setup()."
+        ) from error
     return jnp.zeros(shape.shape, shape.dtype)
+
+
+def _init_by_sampling(energy: Model, rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
+    if init_params is not None or energy.init is None:
+        return init_joint_energy(energy, rng_key, batch, batch, init_params)
+    return energy.init(rng_key, rng_key, batch, method="sample_h")

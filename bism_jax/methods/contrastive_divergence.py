@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key, PyTree
+from jaxtyping import Array, Int, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
-from bism_jax.methods.chains import BoundChain, Chain, ChainState, Gibbs
+from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.states import EnergyInfo, EnergyState
 from bism_jax.typing import Algorithm, Params
@@ -70,7 +70,7 @@ class ContrastiveDivergence:
             data_key, chain_key = jax.random.split(shard.own_key(rng_key))
             data = chain.complete(state.theta, data_key, batch)
             samples = chain.advance(state.theta, chain_key, data)
-            loss, grads = shard.mean(contrast(chain, state.theta, data, samples))
+            loss, grads = shard.mean(jax.value_and_grad(contrast)(state.theta, chain, data, samples))
             theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
             info = EnergyInfo(loss, optax.tree.norm(grads))
             return EnergyState(theta, opt_state, state.iteration + 1), info
@@ -99,7 +99,8 @@ class PersistentContrastiveDivergence:
     """PCD-k: as `ContrastiveDivergence`, with chains that go on from where the last iteration left them.
 
     They start at the first batch. (Younes, 1999; Tieleman, ICML 2008.) On several devices each runs all
-    chains, so that the result does not depend on their number.
+    chains, so that the result does not depend on their number; but under `pmap` the latents of the data,
+    where the model has no free energy, are drawn by each device for its own rows.
 
     Attributes:
         k: steps of each chain an iteration.
@@ -142,37 +143,12 @@ class PersistentContrastiveDivergence:
             data_key, chain_key = jax.random.split(rng_key)
             data = chain.complete(state.theta, shard.own_key(data_key), batch)
             chains = chain.advance(state.theta, chain_key, state.chains)
-            loss, grads = shard.mean(contrast(chain, state.theta, data, chains))
+            loss, grads = shard.mean(jax.value_and_grad(contrast)(state.theta, chain, data, chains))
             theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
             info = EnergyInfo(loss, optax.tree.norm(grads))
             return PersistentState(theta, opt_state, chains, state.iteration + 1), info
 
         return Algorithm(init, step)
-
-
-def contrast(
-    chain: BoundChain, theta: Params, data: ChainState, samples: ChainState
-) -> tuple[Float[Array, ""], PyTree]:
-    """mean_data E - mean_samples E and its gradient in theta, with both held fixed."""
-
-    def difference(theta: Params) -> Float[Array, ""]:
-        return chain.energy(theta, data).mean() - chain.energy(theta, samples).mean()
-
-    return jax.value_and_grad(difference)(theta)
-
-
-def start_chains(
-    chain: BoundChain, theta: Params, rng_key: Key[Array, ""], batch: Array, num_chains: int | None
-) -> ChainState:
-    """Chains at the rows of a batch, which repeat where there are more chains than rows."""
-    rows = batch if num_chains is None else jnp.resize(batch, (num_chains, *batch.shape[1:]))
-    return jax.tree.map(jnp.array, chain.complete(theta, rng_key, rows))
-
-
-def check_num_chains(num_chains: int | None) -> None:
-    """Raises ValueError unless it is None or a positive integer."""
-    if num_chains is not None:
-        checks.positive_int("num_chains", num_chains, alternative="None")
 
 
 def _check(k: int, chain: Chain, optimizer: optax.GradientTransformation) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax.jaxprs import has_gradient
+from bism_jax.jaxprs import has_gradient, is_floating
 from bism_jax.models import Model
 from bism_jax.objectives import draw_latent_noise, latent_log_prob, sample_latents
 from bism_jax.typing import Params
@@ -176,7 +176,9 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
     same_order = np.allclose(values, reversed_values, tolerance, tolerance, equal_nan=True)
     alone = jax.jit(fn)(*(jnp.broadcast_to(row[:1], row.shape) for row in rows))
     same_alone = np.allclose(values[0], alone[0], tolerance, tolerance, equal_nan=True)
-    gradients = jax.jit(jax.grad(lambda rows: fn(*rows)[0]))(rows)
+    floating = {index: row for index, row in enumerate(rows) if is_floating(row)}
+    first_value = lambda floating: fn(*(floating.get(index, row) for index, row in enumerate(rows)))[0]  # noqa: E731
+    gradients = jax.tree.leaves(jax.jit(jax.grad(first_value))(floating))
     if not same_order or not same_alone or any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients):
         raise ValueError(
             f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "

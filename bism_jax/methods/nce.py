@@ -14,7 +14,13 @@ from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.free_energy import exact_free_energy
-from bism_jax.methods.noise_contrast import check_noise, draw_noise, logistic_loss, noise_for
+from bism_jax.methods.noise_contrast import (
+    check_distribution,
+    check_noise,
+    draw_noise,
+    logistic_loss,
+    noise_for,
+)
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.typing import Algorithm, Params
 
@@ -27,13 +33,13 @@ class NCEState(NamedTuple):
     Attributes:
         theta: energy parameters.
         log_partition: the learned log Z.
-        opt_state: the optimiser's state, of both.
+        theta_opt_state: the optimiser's state, of both.
         iteration: the number of iterations done.
     """
 
     theta: Params
     log_partition: Float[Array, ""]
-    opt_state: PyTree
+    theta_opt_state: PyTree
     iteration: Int[Array, ""]
 
 
@@ -72,6 +78,7 @@ class NCE:
 
     def __post_init__(self) -> None:
         checks.positive_int("noise_ratio", self.noise_ratio)
+        check_distribution(self.noise)
         checks.optimizer("optimizer", self.optimizer)
 
     def bind(
@@ -112,7 +119,9 @@ class NCE:
 
             params = (state.theta, state.log_partition)
             loss, grads = shard.mean(jax.value_and_grad(loss_fn)(params))
-            (theta, log_partition), opt_state = apply_gradient(self.optimizer, grads, state.opt_state, params)
+            (theta, log_partition), opt_state = apply_gradient(
+                self.optimizer, grads, state.theta_opt_state, params
+            )
             info = NCEInfo(loss, optax.tree.norm(grads[0]), log_partition)
             return NCEState(theta, log_partition, opt_state, state.iteration + 1), info
 

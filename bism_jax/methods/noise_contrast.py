@@ -9,7 +9,9 @@ import jax
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Key
 
+from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
+from bism_jax.typing import Posterior
 
 Noise = Float[Array, "ratio batch *visible"]
 
@@ -44,14 +46,19 @@ def logistic_loss(
     return on_data + noise_ratio * jax.nn.softplus(noise_log_ratio - offset).mean()
 
 
+def check_distribution(distribution: Any) -> None:
+    """Raises TypeError unless it is None or has `sample` and `log_prob`."""
+    if distribution is not None:
+        checks.instance("noise", distribution, Posterior, "dist.Normal(0.0, 2.0).expand((2,)).to_event(1)")
+
+
 def check_noise(distribution: Any, batch: Float[Array, "batch *visible"]) -> None:
     """Raises ValueError unless the noise is drawn in the data's shape and has one log_prob a row."""
     noise = noise_for(distribution, batch)
     v = jax.eval_shape(lambda key: noise.sample(key, (batch.shape[0],)), jax.random.key(0))
-    log_prob = jax.eval_shape(noise.log_prob, batch)
-    if v.shape != batch.shape or log_prob.shape != batch.shape[:1]:
+    if v.shape != batch.shape or jax.eval_shape(noise.log_prob, batch).shape != batch.shape[:1]:
         raise ValueError(
-            f"noise draws {v.shape} and has log_prob of shape {log_prob.shape} for a batch {batch.shape}; it "
-            "must be a distribution over one data point: batch shape (), event shape "
-            f"{batch.shape[1:]} (numpyro: .to_event(k))."
+            f"noise draws {v.shape} for a batch of {batch.shape}, or has not one log_prob a row; it must be "
+            f"a distribution over one data point: batch shape (), event shape {batch.shape[1:]} (numpyro: "
+            ".to_event(k))."
         )

@@ -27,7 +27,9 @@ def init_latent_model(
     phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
     phi = init_module(posterior, "posterior_fn", phi_key, batch)
     h = posterior.apply(phi, batch).sample(sample_key)
-    return init_module(energy, "energy_fn", theta_key, batch, h), phi
+    return init_module(
+        energy, "energy_fn", theta_key, batch, h, origin=", the latter drawn from posterior_fn"
+    ), phi
 
 
 def init_free_energy(
@@ -54,7 +56,8 @@ def init_joint_energy(
     """Likewise for a model of which the energy of (v, h) is used, without a posterior."""
     if init_params is not None:
         return _given(init_params)[0]
-    return init_module(energy, "energy_fn", rng_key, batch, h)
+    origin = ", the latter of the shape that the method's latents have (latent_shape, num_hidden)"
+    return init_module(energy, "energy_fn", rng_key, batch, h, origin=origin)
 
 
 def given_params(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
@@ -65,8 +68,13 @@ def given_params(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
     return theta, phi
 
 
-def init_module(model: Model, argument: str, rng_key: Key[Array, ""], *args: Array) -> Params:
-    """What a module initialises on arrays; raises ValueError naming `argument` where it cannot."""
+def init_module(
+    model: Model, argument: str, rng_key: Key[Array, ""], *args: Array, origin: str = ""
+) -> Params:
+    """What a module initialises on arrays; raises ValueError naming `argument` where it cannot.
+
+    `origin` says in the message where the arrays come from.
+    """
     if model.init is None:
         raise _missing(model, argument)
     try:
@@ -75,9 +83,8 @@ def init_module(model: Model, argument: str, rng_key: Key[Array, ""], *args: Arr
         if str(error).startswith(argument):
             raise
         shapes = " and ".join(str(arg.shape) for arg in args)
-        drawn = ", the latter drawn from posterior_fn" if len(args) > 1 else ""
         raise ValueError(
-            f"{argument}={model.name} cannot be initialised on arrays of shapes {shapes}{drawn}: "
+            f"{argument}={model.name} cannot be initialised on arrays of shapes {shapes}{origin}: "
             f"{type(error).__name__}: {error}"
         ) from error
 

@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
-from bism_jax.methods.chains import Chain, ChainState, Gibbs
-from bism_jax.methods.contrastive_divergence import check_num_chains, start_chains
+from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.states import EnergyInfo
 from bism_jax.methods.weight_priors import GaussianPrior, Prior
@@ -126,8 +125,7 @@ class PersistentVI:
 
             def loss_fn(phi: Variational) -> Float[Array, ""]:
                 theta = self.prior.theta(_draw(phi, xi))
-                contrast = chain.energy(theta, data).mean() - chain.energy(theta, chains).mean()
-                return contrast + self.complexity(phi, xi)
+                return contrast(theta, chain, data, chains) + self.complexity(phi, xi)
 
             loss, grads = shard.mean(jax.value_and_grad(loss_fn)(state.phi))
             phi, opt_state = apply_gradient(self.optimizer, grads, state.phi_opt_state, state.phi)

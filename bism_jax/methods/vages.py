@@ -81,7 +81,8 @@ class VaGES:
         divergence: D, the lower-level loss: `KL` or `Fisher`.
         lower_steps: K.
         num_particles: P, latents a data point in each of the two sets.
-        refinement: Langevin steps that follow the draw from q, or None; for continuous latents.
+        refinement: Langevin steps that follow the draw from q, or None; for continuous latents. Under
+            `pmap` their noise is each device's own.
         variance_reduced: whether z uses grad_v [-E - log q], whose variance is 0 at the true posterior.
         biased_covariance: whether the covariance is divided by P rather than P - 1.
         optimizers: of theta and phi. Schedules of both count iterations.
@@ -115,6 +116,11 @@ class VaGES:
         if self.refinement is not None:
             checks.instance("refinement", self.refinement, LangevinRefinement, "LangevinRefinement(5)")
         checks.boolean("variance_reduced", self.variance_reduced)
+        if self.variance_reduced and self.refinement is not None:
+            raise ValueError(
+                "variance_reduced=True with a refinement: the mean of grad_v log q vanishes under q alone, "
+                "so refined particles would bias the score. Take one of the two."
+            )
         checks.boolean("biased_covariance", self.biased_covariance)
         checks.optimizer_pair("optimizers", self.optimizers)
 

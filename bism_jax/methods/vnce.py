@@ -17,7 +17,13 @@ from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
 from bism_jax.methods.lower_level import fit_posterior
 from bism_jax.methods.model_checks import check_latent_model
-from bism_jax.methods.noise_contrast import check_noise, draw_noise, logistic_loss, noise_for
+from bism_jax.methods.noise_contrast import (
+    check_distribution,
+    check_noise,
+    draw_noise,
+    logistic_loss,
+    noise_for,
+)
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient, count_iterations
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.models import as_model
@@ -83,8 +89,9 @@ class VNCE:
         G(v, h) = -E(v, h) - log q(h | v) - c - log p_noise(v),                        h ~ q(h | v)
         G_P(y) = log mean_p exp(-E(y, h_p) - log q(h_p | y)) - c - log p_noise(y),   h_p ~ q(h | y)
 
-    One iteration: K steps on KL(q || p(h | v; theta)) in phi, at the data; one step in theta and c with the
-    latents held fixed. (Rhodes and Gutmann, AISTATS 2019, arXiv 1810.08010.)
+    One iteration: K steps on KL(q || p(h | v; theta)) in phi, at the data, as Bao et al. have it (the authors
+    maximise their own bound in phi, with the same optimum); one step in theta and c with the latents held
+    fixed. (Rhodes and Gutmann, AISTATS 2019, arXiv 1810.08010.)
 
     Attributes:
         lower_steps: K.
@@ -101,6 +108,7 @@ class VNCE:
     optimizers: Optimizers = DEFAULT_OPTIMIZERS
 
     def __post_init__(self) -> None:
+        check_distribution(self.noise)
         for name in ("lower_steps", "noise_ratio", "num_particles"):
             checks.positive_int(name, getattr(self, name))
         checks.optimizer_pair("optimizers", self.optimizers)
@@ -174,6 +182,7 @@ class VNCE:
     ) -> Float[Array, ""]:
         """The logistic loss as a deterministic function of its noise; no gradient flows to phi."""
         theta, log_partition = params
+        phi = jax.lax.stop_gradient(phi)
         log_noise = noise_for(self.noise, v).log_prob
 
         def log_ratio(v: Array, latent: Noise) -> Float[Array, " batch"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +23,8 @@ class Model:
         name: what to call it in messages.
         apply: `(params, *args) -> result`.
         init: `(rng_key, *args) -> params`, or None where the parameters must be given.
-        method: the pure form of an extra function by its name, or None where the model lacks it.
+        method: the pure form of an extra function by its name, or None where the model lacks it. A plain
+            function of (theta, v) without a `free_energy` is its own.
     """
 
     name: str
@@ -48,7 +51,23 @@ def as_model(argument: str, fn: Any) -> Model:
             f"{argument} must be a Flax module or a function (params, ...), not {type(fn).__name__}."
         )
     name = getattr(fn, "__name__", type(fn).__name__)
-    return Model(name, fn, None, lambda method: getattr(fn, method, None))
+    return Model(name, fn, None, functools.partial(_method_of_function, fn))
+
+
+def _method_of_function(fn: Callable[..., Any], method: str) -> Callable[..., Any] | None:
+    """An attribute of a plain function; one of (theta, v) alone is its own free energy."""
+    found = getattr(fn, method, None)
+    return fn if found is None and method == "free_energy" and _takes_two_arguments(fn) else found
+
+
+def _takes_two_arguments(fn: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(fn).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # a built-in without a signature
+        return True
+    return True
 
 
 def _adapt_linen(argument: str, module: linen.Module) -> Model:

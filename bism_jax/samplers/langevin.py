@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from bism_jax import checks
+
 
 def langevin(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
@@ -29,7 +31,12 @@ def langevin(
         x: where the chains start, a pytree of `[chains, ...]`.
         num_steps: steps.
         step_size: the standard deviation of a step's noise, in units of x.
+
+    Raises:
+        ValueError: where a number is not above 0.
     """
+    checks.positive_int("num_steps", num_steps)
+    checks.positive("step_size", step_size)
     gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
 
     def step(x: PyTree, key: Array) -> tuple[PyTree, None]:

@@ -18,6 +18,7 @@ from bism_jax.training import Snapshot
 from experiments.comparison.setting import Measure, Setting
 
 _EMA_DECAY = 0.999
+_NUM_DRAWS = 20
 
 
 class Record(NamedTuple):
@@ -27,8 +28,8 @@ class Record(NamedTuple):
         method: the contender's name.
         seed: of parameters, noise and data order.
         curve: a row for each evaluation: step, seconds of training so far, and the measures.
-        metrics: of the final theta and, with the suffix `_ema`, of its moving average; `ms_per_iteration`
-            and `seconds` of training, the latter with compilation.
+        metrics: of the final theta, with the suffix `_ema` of its moving average, and with `_averaged` over
+            draws from q(theta); `ms_per_iteration` and `seconds` of training, the latter with compilation.
     """
 
     method: str
@@ -81,6 +82,7 @@ def run_contender(setting: Setting, name: str, seed: int, num_steps: int, every:
     )
     metrics = dict(setting.measure_end(result.theta))
     metrics |= {f"{key}_ema": value for key, value in setting.measure_curve(result.theta_ema).items()}
+    metrics |= _averaged(setting, contender.method, result.phi, seed)
     milliseconds = curve.milliseconds()
     metrics |= {
         "ms_per_iteration": milliseconds,
@@ -108,6 +110,18 @@ def read_theta(setting: Setting, folder: Path, record: Record) -> Any:
     with np.load(_path(folder, record.method, record.seed).with_suffix(".npz")) as archive:
         leaves = [archive[name] for name in archive.files]
     return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+
+
+def _averaged(setting: Setting, method: Any, phi: Any, seed: int) -> dict[str, float]:
+    """The measures averaged over parameters drawn from q(theta), for a method that learns one."""
+    if not hasattr(method, "draw_theta"):
+        return {}
+    draws = method.draw_theta(phi, jax.random.key(seed), _NUM_DRAWS)
+    rows = [
+        setting.measure_curve(jax.tree.map(lambda leaf, index=index: leaf[index], draws))
+        for index in range(_NUM_DRAWS)
+    ]
+    return {f"{key}_averaged": float(np.mean([row[key] for row in rows])) for key in rows[0]}
 
 
 def _write(path: Path, record: Record, theta: Any) -> None:

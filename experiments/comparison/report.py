@@ -61,6 +61,7 @@ def _write_table(by_method: dict[str, list[Record]], folder: Path) -> None:
     for name, summary in summaries.items():
         cells = [_cell(key, *values) for key, values in summary.items()]
         lines.append(f"| {name} | {len(by_method[name])} | " + " | ".join(cells) + " |")
+    lines += _averages(by_method)
     (folder / "table.md").write_text("\n".join(lines) + "\n")
     print("\n" + "\n".join(lines))
     with (folder / "table.csv").open("w", newline="") as file:
@@ -69,6 +70,17 @@ def _write_table(by_method: dict[str, list[Record]], folder: Path) -> None:
         for name, summary in summaries.items():
             numbers = [f"{value:.6g}" for values in summary.values() for value in values]
             writer.writerow([name, len(by_method[name]), *numbers])
+
+
+def _averages(by_method: dict[str, list[Record]]) -> list[str]:
+    """A line for each method that learns a distribution over theta."""
+    key = "log_likelihood_averaged"
+    return [
+        f"\n{name}, log-likelihood averaged over draws from q(theta): "
+        f"{_cell(key, *_mean_and_error([run.metrics[key] for run in runs]))}."
+        for name, runs in by_method.items()
+        if key in runs[0].metrics
+    ]
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -124,7 +136,7 @@ def _draw_densities(model: GRBM, thetas: dict[str, Any], path: Path) -> None:
         return lambda points: log_likelihood(model, theta, points)
 
     panels = {name: log_density(theta) for name, theta in thetas.items()}
-    plotting.save(plotting.plot_density_grid(panels, max_density=2.5), path)
+    plotting.save(plotting.plot_density_grid(panels, max_density=2.5), path, dpi=80)
 
 
 def _draw_faces(setting: Setting, thetas: dict[str, Any], folder: Path) -> None:
