@@ -223,9 +223,7 @@ def test_a_plain_function_of_v_alone_is_its_own_free_energy():
 
 
 def test_latents_of_another_size_name_the_option():
-    with pytest.raises(
-        ValueError, match=r"\(4, 3\), the latter of .* \(latent_shape, num_hidden\)"
-    ):
+    with pytest.raises(ValueError, match=r"\(4, 3\), the latter of .* \(latent_shape, num_hidden\)"):
         start(ContrastiveDivergence(chain=Langevin(0.1, (3,))), FixedLatents())
 
 
@@ -245,6 +243,11 @@ class FixedLatents(nn.Module):
 def test_noise_over_other_points_is_refused(noise):
     with pytest.raises(ValueError, match=re.escape("event shape (2,)")):
         start(NCE(noise=noise), GRBM(2))
+
+
+def test_fewer_data_than_a_batch_are_refused():
+    with pytest.raises(ValueError, match="num_data=3, but a batch has 4 rows; pass the number of rows"):
+        start(PersistentVI(3), GRBM(2))
 
 
 def test_a_decoder_of_another_shape_is_refused():

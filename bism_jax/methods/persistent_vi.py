@@ -100,13 +100,19 @@ class PersistentVI:
         """The algorithm on a model; see `bism_jax.typing.Method.bind`.
 
         Raises:
-            ValueError: where a posterior is given, or the model lacks what the chain needs.
+            ValueError: where a posterior is given, the model lacks what the chain needs, or (from `init`)
+                a batch has more rows than `num_data`.
         """
         refuse_posterior("PersistentVI", posterior_fn)
         chain = self.chain.bind_chain("PersistentVI", energy_fn, self.k)
         shard = BatchShard(axis_name)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> PersistentVIState:
+            if self.num_data < batch.shape[0]:
+                raise ValueError(
+                    f"num_data={self.num_data}, but a batch has {batch.shape[0]} rows; pass the number of "
+                    "rows of the whole data, to which a batch is scaled."
+                )
             theta_key, chain_key = jax.random.split(rng_key)
             theta = chain.init(theta_key, batch, init_params)
             mean = self.prior.start(theta)

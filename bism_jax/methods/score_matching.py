@@ -34,8 +34,8 @@ class ScoreMatching:
 
     Attributes:
         objective: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.
-        free_energy: None for the model's own, or `UniformBinary` to estimate it from E(v, h).
         optimizer: of theta.
+        free_energy: None for the model's own, or `UniformBinary` to estimate it from E(v, h).
     """
 
     objective: Objective = DSM()
