@@ -33,9 +33,9 @@ def langevin(
         step_size: the standard deviation of a step's noise, in units of x.
 
     Raises:
-        ValueError: where a number is not above 0.
+        ValueError: where the number of steps is negative or the step size not above 0.
     """
-    checks.positive_int("num_steps", num_steps)
+    checks.non_negative_int("num_steps", num_steps)
     checks.positive("step_size", step_size)
     gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
 
