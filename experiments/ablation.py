@@ -83,7 +83,7 @@ def run(config: Config) -> Path:
     on_toy = config.data == "checkerboard"
     num_steps = config.num_steps or (100_000 if on_toy else 1_200)
     num_draws = config.num_draws or (2_000 if on_toy else 20)
-    ablation = _checkerboard() if on_toy else _frey_face(config.data_dir)
+    ablation = checkerboard_ablation() if on_toy else frey_face_ablation(config.data_dir)
     identity = Identity(config.data, num_steps, num_draws, config.seed)
     path = config.output or Path("runs") / f"ablation-{config.data}"
     folder = RunFolder("ablation", identity, path).path
@@ -94,7 +94,7 @@ def run(config: Config) -> Path:
             folder / name, lambda k=lower_steps, n=unrolled: _train(ablation, k, n, num_steps, config.seed)
         )
         print(", ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
-    _write_report(folder, ablation)
+    write_report(folder, ablation)
     print(f"\ntables and figures: {folder}")
     return folder
 
@@ -109,14 +109,16 @@ class Identity:
     seed: int
 
 
-def _checkerboard() -> Ablation:
+def checkerboard_ablation() -> Ablation:
+    """Every K and N on the checkerboard."""
     pairs = [(k, n) for k in COUNTS for n in COUNTS if k + n > 0]
     return Ablation(checkerboard_setting(), 0.05, 1e-3, 3.0, 0.999, pairs)
 
 
-def _frey_face(data_dir: Path | None) -> Ablation:
+def frey_face_ablation(data_dir: Path | None) -> Ablation:
+    """The cross through K = N = 5 on Frey face."""
     pairs = sorted({(5, n) for n in COUNTS} | {(k, 5) for k in COUNTS})
-    return Ablation(frey_face_setting(data_dir), 0.3, 2e-3, 0.1, 0.0, pairs)
+    return Ablation(frey_face_setting(data_dir), 0.3, 2e-3, 0.01, 0.0, pairs)
 
 
 def _method(ablation: Ablation, lower_steps: int, num_steps: int) -> Any:
@@ -214,8 +216,10 @@ def _cached(path: Path, make: Any) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def _write_report(folder: Path, ablation: Ablation) -> None:
-    rows = [json.loads((folder / f"K-{k}-N-{n}.json").read_text()) for k, n in ablation.pairs]
+def write_report(folder: Path, ablation: Ablation) -> None:
+    """Tables and figures of the settings that are finished."""
+    paths = [folder / f"K-{k}-N-{n}.json" for k, n in ablation.pairs]
+    rows = [json.loads(path.read_text()) for path in paths if path.exists()]
     with (folder / "training.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
