@@ -67,6 +67,12 @@ def dependent_equations(
     return [is_marked(atom) for atom in jaxpr.outvars]
 
 
+def is_used(jaxpr: Jaxpr, var: Any) -> bool:
+    """Whether an equation or an output of `jaxpr` takes the variable."""
+    operands = [*(atom for eqn in jaxpr.eqns for atom in eqn.invars), *jaxpr.outvars]
+    return any(atom is var for atom in operands)
+
+
 def contains_primitive(jaxpr: Jaxpr, name: str) -> bool:
     """Whether an equation of `jaxpr`, or of a body that it calls, is the primitive `name`."""
     return any(

@@ -13,6 +13,10 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
+from bism_jax.jaxprs import contains_primitive, is_used
+
+_LONGEST_UNROLLED = 8
+_LARGEST_UNROLLED = 2**18  # parameters
 
 LossFn = Callable[[Any, Any, Any], Float[Array, ""]]
 LowerGradient = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
@@ -126,21 +130,26 @@ def prepare(
 
 
 def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> tuple[LossFn, PyTree]:
-    """The loss with each traced value that it closes over as an argument: `loss_fn(phi, (theta, values), x)`.
+    """The loss as a function of what it uses: `loss_fn(phi, (leaves of theta, traced values), x)`.
 
-    A custom derivative rule cannot see what its function closes over; an argument it can.
+    A custom derivative rule cannot see what its function closes over; an argument it can. Leaves of theta
+    that the loss does not use would cost the backward pass a sum of zeros a step, so they are left out.
     """
     jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
     checks.scalar_loss("loss_fn", shape)
     constants = dict(enumerate(jaxpr.consts))
     traced = {index: value for index, value in constants.items() if isinstance(value, jax.core.Tracer)}
+    leaves = jax.tree.leaves(theta)
+    invars = jaxpr.jaxpr.invars[len(jax.tree.leaves(phi)) :]
+    used = {index: leaf for index, leaf in enumerate(leaves) if is_used(jaxpr.jaxpr, invars[index])}
 
-    def hoisted(phi: PyTree, theta_and_traced: PyTree, input_k: PyTree) -> Float[Array, ""]:
-        theta, traced = theta_and_traced
-        leaves = jax.tree.leaves((phi, theta, input_k))
-        return jax.core.eval_jaxpr(jaxpr.jaxpr, list({**constants, **traced}.values()), *leaves)[0]
+    def hoisted(phi: PyTree, used_and_traced: PyTree, input_k: PyTree) -> Float[Array, ""]:
+        used, traced = used_and_traced
+        theta_leaves = [used.get(index) for index in range(len(leaves))]
+        args = (*jax.tree.leaves(phi), *theta_leaves, *jax.tree.leaves(input_k))
+        return jax.core.eval_jaxpr(jaxpr.jaxpr, list({**constants, **traced}.values()), *args)[0]
 
-    return hoisted, (theta, traced)
+    return hoisted, (used, traced)
 
 
 def first_input(inputs: PyTree) -> PyTree:
@@ -153,14 +162,19 @@ def run(
 ) -> tuple[Carry, Float[Array, " num_steps"]]:
     """`num_steps` steps by `lax.scan`."""
     if unroll is None:
-        unroll = _is_faster_unrolled(num_steps)
+        unroll = _is_faster_unrolled(step, carry, inputs, num_steps)
     return jax.lax.scan(step, carry, inputs, length=num_steps, unroll=unroll or 1)
 
 
-def _is_faster_unrolled(num_steps: int) -> bool:
-    # XLA's CPU backend runs convolutions inside a loop an order of magnitude slower than outside, and
-    # a loop of small kernels pays for every iteration; compile time forbids it for long loops.
-    return jax.default_backend() == "cpu" and num_steps <= 8
+def _is_faster_unrolled(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int) -> bool:
+    # XLA's CPU backend has no fast kernel for the derivatives of a convolution inside a loop, and a loop of
+    # small kernels pays for every iteration; compile time forbids it for long loops.
+    if jax.default_backend() != "cpu" or num_steps > _LONGEST_UNROLLED:
+        return False
+    if sum(leaf.size for leaf in jax.tree.leaves(carry[0])) <= _LARGEST_UNROLLED:
+        return True
+    jaxpr = jax.make_jaxpr(step)(carry, first_input(inputs))
+    return contains_primitive(jaxpr.jaxpr, "conv_general_dilated")
 
 
 def solution(carry: Carry, losses: Float[Array, " num_steps"]) -> LowerSolution:

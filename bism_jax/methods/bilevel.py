@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax.hypergradient import LowerProblem, LowerSolution, Strategy
 from bism_jax.methods.batch_shard import BatchShard
+from bism_jax.models import FactoredEnergy, without_features
 from bism_jax.objectives import (
     Divergence,
+    LatentSample,
     Objective,
+    PointwiseObjective,
     draw_latent_noise,
+    factored_score,
     latent_score,
     map_particles,
     sample_latents,
@@ -40,11 +46,27 @@ class LowerInput(NamedTuple):
         v: the perturbed batch, `[B, *visible]`.
         weight: of each data point, `[B]` or a number.
         latent: noise, `[P, B, ...]`.
+        features: the energy's at v; None has the step compute them.
     """
 
     v: Float[Array, "batch *visible"]
     weight: Any
     latent: Noise
+    features: PyTree = None
+
+
+class Trunk(NamedTuple):
+    """The part of a factored energy that no latent enters, at the perturbed batch.
+
+    Attributes:
+        points: the perturbed batch, `[B, *visible]`.
+        features: f, a pytree of `[B, ...]`.
+        pullback: takes a cotangent of f to one of the points.
+    """
+
+    points: Float[Array, "batch *visible"]
+    features: PyTree
+    pullback: Callable[[PyTree], tuple[Array]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +77,7 @@ class BilevelProblem:
         J(theta, phi) = mean_b F(grad_v [-E(v, h) - log q(h|v)], noise_b, v_b)     higher level
 
     Attributes:
-        energy_fn: `(theta, v, h) -> [B]`.
+        energy_fn: `(theta, v, h) -> [B]`, or a `FactoredEnergy`.
         posterior_fn: `(phi, v) -> distribution`.
         objective: F.
         divergence: D.
@@ -69,6 +91,13 @@ class BilevelProblem:
     divergence: Divergence
     num_particles: int = 1
     shard: BatchShard = BatchShard()
+
+    @property
+    def energy(self) -> FactoredEnergy:
+        """The energy in factored form."""
+        if isinstance(self.energy_fn, FactoredEnergy):
+            return self.energy_fn
+        return without_features(self.energy_fn)
 
     def draw_visible_noise(self, rng_key: Key[Array, ""], v: Array, sample_shape: tuple[int, ...]) -> Noise:
         """The objective's noise with leading axes `sample_shape`."""
@@ -92,24 +121,55 @@ class BilevelProblem:
             noise.latent,
         )
 
+    def trunk(self, theta: Params, v: Array, noise: LevelNoise) -> Trunk:
+        """The features of the perturbed batch; one pass serves both levels where they share its noise."""
+        points = self.objective.perturb(v, noise.visible)
+        features, pullback = jax.vjp(lambda points: self.energy.features(theta, points), points)
+        return Trunk(points, features, pullback)
+
     def lower_loss(self, phi: Params, theta: Params, data: LowerInput) -> Float[Array, ""]:
         """G(phi, theta)."""
+        features = self.energy.features(theta, data.v) if data.features is None else data.features
+
+        def energy_fn(theta: Params, v: Array, h: Array) -> Float[Array, " batch"]:
+            return self.energy.head(theta, v, features, h)
+
         posterior = self.posterior_fn(phi, data.v)
-        losses = self.divergence.loss(self.energy_fn, theta, posterior, data.v, data.latent)
+        losses = self.divergence.loss(energy_fn, theta, posterior, data.v, data.latent)
         return jnp.mean(data.weight * losses)
 
     def higher_loss(
-        self, theta: Params, phi: Params, v: Float[Array, "batch *visible"], noise: LevelNoise
+        self,
+        theta: Params,
+        phi: Params,
+        v: Float[Array, "batch *visible"],
+        noise: LevelNoise,
+        trunk: Trunk | None = None,
     ) -> Float[Array, ""]:
-        """J(theta, phi), with the latents drawn at the perturbed points."""
-        posterior = self.posterior_fn(phi, self.objective.perturb(v, noise.visible))
+        """J(theta, phi), with the latents drawn at the perturbed points; `trunk` is computed where None."""
+        trunk = self.trunk(theta, v, noise) if trunk is None else trunk
+        posterior = self.posterior_fn(phi, trunk.points)
 
         def of_particle(latent: Noise) -> Float[Array, " batch"]:
-            sample = sample_latents(posterior, latent)
-            score_fn = latent_score(self.energy_fn, self.posterior_fn, theta, phi, sample)
-            return self.objective.loss(score_fn, v, noise.visible)
+            return self._point_losses(theta, phi, v, noise, trunk, sample_latents(posterior, latent))
 
         return map_particles(of_particle, noise.latent).mean()
+
+    def _point_losses(
+        self,
+        theta: Params,
+        phi: Params,
+        v: Array,
+        noise: LevelNoise,
+        trunk: Trunk,
+        sample: LatentSample,
+    ) -> Float[Array, " batch"]:
+        """The objective of each data point at one latent each."""
+        if not isinstance(self.objective, PointwiseObjective):  # it differentiates the score
+            score_fn = latent_score(self.energy, self.posterior_fn, theta, phi, sample)
+            return self.objective.loss(score_fn, v, noise.visible)
+        score = factored_score(self.energy.head, self.posterior_fn, theta, phi, sample, *trunk)
+        return self.objective.pointwise_loss(score, v, noise.visible)
 
     def unrolled_loss(
         self,

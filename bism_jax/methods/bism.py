@@ -11,15 +11,15 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
-from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
+from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
 from bism_jax.methods.batch_shard import BatchShard
-from bism_jax.methods.bilevel import BilevelProblem, LevelNoise
+from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
 from bism_jax.methods.capabilities import require_posterior
 from bism_jax.methods.model_checks import check_latent_model
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient, count_iterations
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.states import LatentInfo, LatentState
-from bism_jax.models import as_model
+from bism_jax.models import as_model, factor
 from bism_jax.objectives import DSM, KL, Divergence, Objective
 from bism_jax.typing import Algorithm, Params
 
@@ -117,7 +117,7 @@ class BiSM:
         energy = as_model("energy_fn", energy_fn)
         posterior = require_posterior("BiSM", posterior_fn)
         losses = BilevelProblem(
-            energy.apply,
+            factor(energy),
             posterior.apply,
             self.objective,
             self.divergence,
@@ -162,25 +162,13 @@ class BiSM:
         self, losses: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
     ) -> tuple[LatentState, LatentInfo]:
         """One iteration as a deterministic function of its noise."""
-        problem = self._lower_problem(losses, state, v, noise)
-        inputs = self._lower_inputs(losses, v, noise)
-        first_inputs = jax.tree.map(lambda leaf: leaf[: self.lower_steps], inputs)
-        unrolled_inputs = jax.tree.map(lambda leaf: leaf[self.lower_steps :], inputs)
 
-        first = StopGradient(self.lower_steps).solve(
-            problem, state.phi, state.theta, first_inputs, state.phi_opt_state
-        )
-        value_and_grad = jax.value_and_grad(losses.unrolled_loss, has_aux=True)
-        (loss, unrolled), grads = value_and_grad(
-            state.theta,
-            first.phi,
-            v,
-            noise.higher,
-            self.hypergradient,
-            problem,
-            unrolled_inputs,
-            first.opt_state,
-        )
+        def loss_fn(theta: Params) -> tuple[Float[Array, ""], tuple[LowerSolution, LowerSolution]]:
+            trunk = losses.trunk(theta, v, noise.higher)
+            solutions = self._solve_lower_level(losses, theta, state, v, noise, trunk)
+            return losses.higher_loss(theta, solutions[1].phi, v, noise.higher, trunk), solutions
+
+        (loss, (first, unrolled)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.theta)
         loss, grads = losses.shard.mean((loss, grads))
         optimizer = count_iterations(self.optimizers.theta, state.iteration)
         theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
@@ -195,17 +183,38 @@ class BiSM:
         lower_loss = jnp.concatenate([first.losses, unrolled.losses])[-1]
         return new_state, LatentInfo(loss, lower_loss, optax.tree.norm(grads))
 
+    def _solve_lower_level(
+        self,
+        losses: BilevelProblem,
+        theta: Params,
+        state: LatentState,
+        v: Array,
+        noise: BiSMNoise,
+        trunk: Trunk,
+    ) -> tuple[LowerSolution, LowerSolution]:
+        """K steps, and the N differentiated ones that follow them."""
+        problem = self._lower_problem(losses, state, noise, trunk)
+        inputs = self._lower_inputs(losses, v, noise)
+        first_inputs = jax.tree.map(lambda leaf: leaf[: self.lower_steps], inputs)
+        unrolled_inputs = jax.tree.map(lambda leaf: leaf[self.lower_steps :], inputs)
+        first = StopGradient(self.lower_steps).solve(
+            problem, state.phi, theta, first_inputs, state.phi_opt_state
+        )
+        unrolled = self.hypergradient.solve(problem, first.phi, theta, unrolled_inputs, first.opt_state)
+        return first, unrolled
+
     def _lower_problem(
-        self, losses: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
+        self, losses: BilevelProblem, state: LatentState, noise: BiSMNoise, trunk: Trunk
     ) -> LowerProblem:
         optimizer = count_iterations(self.optimizers.phi, state.iteration)
         axis_name = losses.shard.axis_name
         if self.noise == "fresh":
             return LowerProblem(losses.lower_loss, optimizer, axis_name)
-        shared = losses.lower_input(v, noise.higher)
+        weight = losses.objective.lower_weight(noise.higher.visible)
 
         def loss_fn(phi: Params, theta: Params, latent: PyTree) -> Float[Array, ""]:
-            return losses.lower_loss(phi, theta, shared._replace(latent=latent))
+            data = LowerInput(trunk.points, weight, latent, trunk.features)
+            return losses.lower_loss(phi, theta, data)
 
         return LowerProblem(loss_fn, optimizer, axis_name)
 

@@ -15,7 +15,7 @@ from bism_jax.objectives.latents import (
     sample_latents,
 )
 from bism_jax.objectives.objective import Objective, PointwiseObjective, sum_events
-from bism_jax.objectives.score import latent_score, marginal_score
+from bism_jax.objectives.score import factored_score, latent_score, marginal_score
 
 __all__ = [
     "DSM",
@@ -31,6 +31,7 @@ __all__ = [
     "Objective",
     "PointwiseObjective",
     "draw_latent_noise",
+    "factored_score",
     "latent_log_prob",
     "latent_score",
     "map_particles",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
-from jaxtyping import Array
+from jaxtyping import Array, Float, PyTree
 
 from bism_jax.objectives.latents import LatentSample, latent_log_prob
 from bism_jax.typing import EnergyFn, FreeEnergyFn, Params, PosteriorFn, ScoreFn
@@ -36,6 +38,39 @@ def latent_score(
         return (-energy_fn(theta, v, sample.h) - log_prob).sum()
 
     return jax.grad(log_ratio)
+
+
+def factored_score(
+    head_fn: Callable[[Params, Array, PyTree, Array], Float[Array, " batch"]],
+    posterior_fn: PosteriorFn,
+    theta: Params,
+    phi: Params,
+    sample: LatentSample,
+    points: Float[Array, "batch *visible"],
+    features: PyTree,
+    pullback: Callable[[PyTree], tuple[Array]],
+) -> Float[Array, "batch *visible"]:
+    """The values of `latent_score` at given points, for an energy E(v, h) = head(v, features(v), h):
+
+        s = d/dv log r + pullback(d/df log r),   log r = -head(v, f, h) - log q(h | v)
+
+    Args:
+        head_fn: `(theta, v, f, h) -> [B]`.
+        posterior_fn: `(phi, v) -> distribution`.
+        theta: energy parameters.
+        phi: posterior parameters.
+        sample: the latents, one a data point.
+        points: v.
+        features: f at the points.
+        pullback: the vector-Jacobian product of the features there.
+    """
+
+    def log_ratio(points: Array, features: PyTree) -> Array:
+        log_prob = latent_log_prob(posterior_fn(phi, points), sample)
+        return (-head_fn(theta, points, features, sample.h) - log_prob).sum()
+
+    direct, through_features = jax.grad(log_ratio, argnums=(0, 1))(points, features)
+    return direct + pullback(through_features)[0]
 
 
 def marginal_score(free_energy_fn: FreeEnergyFn, theta: Params) -> ScoreFn:

@@ -1,0 +1,46 @@
+"""Energies whose costly part does not depend on the latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Array, Float, PyTree
+
+from bism_jax.models.adapters import Model
+from bism_jax.typing import EnergyFn, Params
+
+
+@dataclass(frozen=True)
+class FactoredEnergy:
+    """E(v, h) = head(v, features(v), h): a method that evaluates many h at one v computes the features once.
+
+    Attributes:
+        features: `(theta, v) -> f`, a pytree of `[B, ...]`.
+        head: `(theta, v, f, h) -> [B]`.
+    """
+
+    features: Callable[[Params, Array], PyTree]
+    head: Callable[[Params, Array, PyTree, Array], Float[Array, " batch"]]
+
+    def __call__(self, theta: Params, v: Array, h: Array) -> Float[Array, " batch"]:
+        """The plain energy, `[B]`."""
+        return self.head(theta, v, self.features(theta, v), h)
+
+
+def factor(energy: Model) -> FactoredEnergy:
+    """The factored form of a model: its own `features` and `head`, or no features at all."""
+    features, head = energy.method("features"), energy.method("head")
+    if features is None or head is None:
+        return without_features(energy.apply)
+    return FactoredEnergy(features, head)
+
+
+def without_features(energy_fn: EnergyFn) -> FactoredEnergy:
+    """Any energy as a head of its own."""
+    return FactoredEnergy(_no_features, lambda theta, v, features, h: energy_fn(theta, v, h))
+
+
+def _no_features(theta: Params, v: Array) -> tuple[Any, ...]:
+    return ()
