@@ -73,6 +73,11 @@ def is_used(jaxpr: Jaxpr, var: Any) -> bool:
     return any(atom is var for atom in operands)
 
 
+def count_equations(jaxpr: Jaxpr) -> int:
+    """The number of equations of `jaxpr` and of the bodies that it calls."""
+    return sum(1 + sum(map(count_equations, sub_jaxprs(eqn))) for eqn in jaxpr.eqns)
+
+
 def contains_primitive(jaxpr: Jaxpr, name: str) -> bool:
     """Whether an equation of `jaxpr`, or of a body that it calls, is the primitive `name`."""
     return any(

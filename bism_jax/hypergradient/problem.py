@@ -13,10 +13,10 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
-from bism_jax.jaxprs import contains_primitive, is_used
+from bism_jax.jaxprs import contains_primitive, count_equations, is_used
 
-_LONGEST_UNROLLED = 8
-_LARGEST_UNROLLED = 2**18  # parameters
+_MAX_UNROLLED_STEPS = 8
+_MAX_UNROLLED_EQUATIONS = 500  # of one step
 
 LossFn = Callable[[Any, Any, Any], Float[Array, ""]]
 LowerGradient = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
@@ -167,14 +167,13 @@ def run(
 
 
 def _is_faster_unrolled(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int) -> bool:
-    # XLA's CPU backend has no fast kernel for the derivatives of a convolution inside a loop, and a loop of
-    # small kernels pays for every iteration; compile time forbids it for long loops.
-    if jax.default_backend() != "cpu" or num_steps > _LONGEST_UNROLLED:
+    # XLA's CPU backend has no fast kernel for the derivatives of a convolution inside a loop, and optimises
+    # across steps that are written out; compile time forbids it for long loops and for large steps.
+    if jax.default_backend() != "cpu" or num_steps > _MAX_UNROLLED_STEPS:
         return False
-    if sum(leaf.size for leaf in jax.tree.leaves(carry[0])) <= _LARGEST_UNROLLED:
-        return True
-    jaxpr = jax.make_jaxpr(step)(carry, first_input(inputs))
-    return contains_primitive(jaxpr.jaxpr, "conv_general_dilated")
+    jaxpr = jax.make_jaxpr(step)(carry, first_input(inputs)).jaxpr
+    is_small = count_equations(jaxpr) <= _MAX_UNROLLED_EQUATIONS
+    return is_small or contains_primitive(jaxpr, "conv_general_dilated")
 
 
 def solution(carry: Carry, losses: Float[Array, " num_steps"]) -> LowerSolution:

@@ -2,24 +2,44 @@
 
 from bism_jax.models.adapters import Model, as_model
 from bism_jax.models.bernoulli_posterior import BernoulliPosterior, RelaxedBernoulli
+from bism_jax.models.cifar_resnet import CifarResNet, load_cifar_resnet
+from bism_jax.models.conv_posterior import ConvEncoder, ConvGaussianPosterior
+from bism_jax.models.factored import FactoredEnergy, factor, without_features
 from bism_jax.models.gaussian_posterior import DiagonalGaussian, GaussianPosterior
 from bism_jax.models.grbm import GRBM
+from bism_jax.models.image_classifier import ImageClassifier
+from bism_jax.models.image_features import ImageFeatures, image_features
+from bism_jax.models.inception import InceptionV3, load_inception_v3
 from bism_jax.models.linear_gaussian import LinearGaussian, maximum_likelihood
 from bism_jax.models.mlp_critic import MLPCritic
 from bism_jax.models.mlp_decoder import MLPDecoder
 from bism_jax.models.mlp_energy import MLPEnergy
+from bism_jax.models.residual_energy import ResidualEnergy
 
 __all__ = [
     "GRBM",
     "BernoulliPosterior",
+    "CifarResNet",
+    "ConvEncoder",
+    "ConvGaussianPosterior",
     "DiagonalGaussian",
+    "FactoredEnergy",
     "GaussianPosterior",
+    "ImageClassifier",
+    "ImageFeatures",
+    "InceptionV3",
     "LinearGaussian",
     "MLPCritic",
     "MLPDecoder",
     "MLPEnergy",
     "Model",
     "RelaxedBernoulli",
+    "ResidualEnergy",
     "as_model",
+    "factor",
+    "image_features",
+    "load_cifar_resnet",
+    "load_inception_v3",
     "maximum_likelihood",
+    "without_features",
 ]

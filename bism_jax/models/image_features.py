@@ -1,0 +1,94 @@
+"""Features of images: a network with the parameters that make them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from bism_jax.typing import Params
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """A feature function: images in [0, 1], `[B, height, width, channels]`, to features, `[B, d]`.
+
+    Attributes:
+        name: what tells these features from others: a label and a digest of the parameters.
+        network: a Linen module with a method `features`.
+        params: its parameters.
+    """
+
+    name: str
+    network: nn.Module
+    params: Params = field(repr=False)
+
+    def __call__(self, images: Float[Array | np.ndarray, "batch height width channels"]) -> Array:
+        """The features of each image, `[B, d]`.
+
+        Raises:
+            ValueError: for images of another shape or dtype than the network takes, or outside [0, 1].
+        """
+        check_range(self.name, images)
+        return _features(self.network, self.params, images)
+
+
+def image_features(label: str, network: nn.Module, params: Params) -> ImageFeatures:
+    """The features of a network, named after its label and its parameters."""
+    return ImageFeatures(f"{label}@{_digest(params)}", network, params)
+
+
+def check_shape(
+    network: str, images: Array | np.ndarray, channels: int | None = None, size: tuple[int, int] | None = None
+) -> None:
+    """Raises ValueError unless `images` are floating, of the size and with the channels that are given."""
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(
+            f"{network} takes images of shape [batch, height, width, channels], not {images.shape}."
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(
+            f"{network} takes floating images in [0, 1], not {images.dtype}; divide bytes by 255."
+        )
+    if channels is not None and images.shape[3] != channels:
+        raise ValueError(
+            f"{network} takes images with {channels} channels on the last axis, but their shape is "
+            f"{images.shape}; repeat the channel of grey images, or move the axis of colours to the end."
+        )
+    if size is not None and images.shape[1:3] != size:
+        raise ValueError(
+            f"{network} takes images of {size[0]} x {size[1]} pixels, but their shape is {images.shape}; pad "
+            "or crop them."
+        )
+
+
+def check_range(name: str, images: Array | np.ndarray) -> None:
+    """Raises ValueError unless the values of `images` lie in [0, 1]; inside a trace they are not known."""
+    if isinstance(images, jax.core.Tracer) or np.size(images) == 0:
+        return
+    values = np.asarray(images)
+    if np.issubdtype(values.dtype, np.floating) and not (values.min() >= 0 and values.max() <= 1):
+        raise ValueError(
+            f"{name} takes images in [0, 1], but theirs lie between {values.min()} and {values.max()}; scale "
+            "them, or clip the samples of a model that leaves the range."
+        )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(network: Any, params: Params, images: Array) -> Float[Array, "batch d"]:
+    return network.apply(params, images, method="features")
+
+
+def _digest(params: Params) -> str:
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:8]

@@ -1,0 +1,185 @@
+"""Image energies and posteriors against NumPy formulas in float64."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
+from bism_jax.models.image_layers import largest_singular_value
+
+SIZE, CHANNELS, LATENTS = 8, 2, 3
+
+
+def flat(params):
+    """Parameters by a path such as `trunk/block_0/...`, in the order of the network."""
+    leaves = jax.tree_util.tree_leaves_with_path(params["params"])
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def numpy_conv(x, kernel, stride=1):
+    """A convolution with zero padding, entry by entry."""
+    size = kernel.shape[0]
+    x = np.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
+    rows = (x.shape[1] - size) // stride + 1
+    out = np.zeros((len(x), rows, rows, kernel.shape[-1]))
+    for i, j in itertools.product(range(rows), range(rows)):
+        window = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
+        out[:, i, j] = np.tensordot(window, kernel, 3)
+    return out
+
+
+def numpy_pool(x):
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def elu(x):
+    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def numpy_energy(params, v, h, num_blocks):
+    """The paper's formulas, with the pooling after the convolution."""
+    params = flat(params)
+
+    def layer(prefix, name):
+        return params.get(f"{prefix}/{name}/kernel"), params.get(f"{prefix}/{name}/bias", 0)
+
+    kernel, bias = layer("trunk", "Conv_0")
+    x = numpy_conv(v, kernel) + bias
+    for index in range(num_blocks):
+        halves = index % (num_blocks // 3) == 0
+        prefix = f"trunk/_ResidualBlock_{index}"
+        pool = numpy_pool if halves else lambda x: x
+        inner = numpy_conv(elu(x), layer(prefix, "Conv_0")[0])
+        kernel, bias = layer(prefix, "Conv_1")
+        residual = pool(numpy_conv(elu(inner), kernel) + bias)
+        kernel, bias = layer(prefix, "Conv_2")
+        x = residual + numpy_conv(pool(x), kernel) + bias
+    kernel, bias = layer("trunk", "Dense_0")
+    f = x.reshape(len(x), -1) @ kernel + bias
+    kernel, bias = params["joint/kernel"], params["joint/bias"]
+    return (elu(np.concatenate([f + h, h], axis=1) @ kernel + bias) ** 2).sum(axis=1)
+
+
+def images(colours=1, dtype=jnp.float64):
+    return jax.random.uniform(jax.random.key(0), (2, SIZE, SIZE, colours), dtype)
+
+
+def latents(dtype=jnp.float64):
+    return jax.random.normal(jax.random.key(1), (2, LATENTS), dtype)
+
+
+@pytest.mark.parametrize(("num_blocks", "colours"), [(6, 1), (9, 3)])
+def test_the_energy_is_the_papers(x64, num_blocks, colours):
+    energy = ResidualEnergy(LATENTS, CHANNELS, num_blocks)
+    v, h = images(colours), latents()
+    theta = jax.jit(energy.init)(jax.random.key(2), v, h)
+    found = jax.jit(energy.apply)(theta, v, h)
+    np.testing.assert_allclose(found, numpy_energy(theta, np.asarray(v), np.asarray(h), num_blocks), 1e-12)
+    features = energy.apply(theta, v, method="features")
+    np.testing.assert_allclose(energy.apply(theta, v, features, h, method="head"), found, 1e-12)
+
+
+def test_the_paper_networks_have_their_number_of_parameters():
+    def count(module, *args):
+        shapes = jax.eval_shape(module.init, jax.random.key(0), *args)
+        return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+    v, h = jnp.zeros((1, 32, 32, 1)), jnp.zeros((1, 50))
+    # 9.86 M and 0.78 M in the reference.
+    assert count(ResidualEnergy(), v, h) == 9_859_250
+    assert count(ConvGaussianPosterior(), v) == 779_364
+
+
+def test_the_posterior_is_the_papers(x64):
+    posterior = ConvGaussianPosterior(LATENTS, widths=(2, 3))
+    v = images()
+    phi = posterior.init(jax.random.key(2), v)
+    params, x = flat(phi), np.asarray(v)
+    for index in range(2):
+        prefix = f"ConvEncoder_0/Conv_{index}"
+        x = numpy_conv(x, params[f"{prefix}/kernel"], stride=2) + params[f"{prefix}/bias"]
+        x = np.where(x > 0, x, 0.2 * x)
+    x = x.reshape(2, -1)
+    mean, log_std = (x @ params[f"{name}/kernel"] + params[f"{name}/bias"] for name in ("mean", "log_std"))
+    q = posterior.apply(phi, v)
+    np.testing.assert_allclose(q.mean, mean, rtol=1e-12)
+    np.testing.assert_allclose(q.variance, np.exp(2 * log_std), rtol=1e-12)
+    assert q.batch_shape == (2,) and q.event_shape == (LATENTS,)
+
+
+def test_initial_weights_are_uniform_in_the_root_of_the_inputs():
+    energy = ResidualEnergy(LATENTS, 8)
+    shape = (1, SIZE, SIZE, 3)
+    params = flat(jax.jit(energy.init)(jax.random.key(0), jnp.zeros(shape), jnp.zeros((1, LATENTS))))
+    kernel, bias = params["trunk/Conv_0/kernel"], params["trunk/Conv_0/bias"]
+    for values in (kernel, bias):
+        assert np.abs(values).max() <= 27**-0.5
+    np.testing.assert_allclose(kernel.std(), (3 * 27) ** -0.5, rtol=0.1)
+
+
+def test_the_singular_value_by_power_iterations(x64):
+    matrix = jax.random.normal(jax.random.key(0), (40, 9), jnp.float64)
+    expected = np.linalg.svd(matrix, compute_uv=False)[0]
+    found = largest_singular_value(matrix)
+    assert expected * 0.98 <= found <= expected * (1 + 1e-12)
+
+
+def test_spectral_norm_leaves_no_scale():
+    energy = ResidualEnergy(LATENTS, CHANNELS, spectral_norm=True)
+    v, h = images(dtype=jnp.float32), latents(jnp.float32)
+    theta = jax.jit(energy.init)(jax.random.key(2), v, h)
+    apply = jax.jit(energy.apply)
+    block = theta["params"]["trunk"]["_ResidualBlock_0"]
+    scaled = jax.tree.map(lambda leaf: leaf, theta)
+    kernel = 7 * block["Conv_0"]["kernel"]
+    scaled["params"]["trunk"]["_ResidualBlock_0"] = {**block, "Conv_0": {"kernel": kernel}}
+    np.testing.assert_allclose(apply(theta, v, h), apply(scaled, v, h), rtol=1e-4)
+
+
+def test_bfloat16_is_close_and_sums_in_float32():
+    v, h = images(dtype=jnp.float32), latents(jnp.float32)
+    theta = jax.jit(ResidualEnergy(LATENTS, CHANNELS).init)(jax.random.key(2), v, h)
+
+    def gradient(dtype):
+        energy = ResidualEnergy(LATENTS, CHANNELS, activation=jax.nn.silu, dtype=dtype)
+        return jax.jit(jax.grad(lambda v: energy.apply(theta, v, h).sum()))(v)
+
+    exact, found = gradient(None), gradient(jnp.bfloat16)
+    assert found.dtype == jnp.float32
+    difference = jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact)
+    assert 1e-5 < difference < 0.05
+
+
+@pytest.mark.parametrize(
+    ("shape", "latent_shape", "match"),
+    [
+        ((2, 1, 8, 8), (2, 3), r"v has shape \(2, 1, 8, 8\); it must be .*colours.*move the axis"),
+        ((2, 28, 28, 1), (2, 3), r"\(2, 28, 28, 1\).*multiples of 8. Pad"),
+        ((2, 64), (2, 3), r"v has shape \(2, 64\)"),
+        ((2, 8, 8, 1), (2, 4), r"h has shape \(2, 4\), not \(2, 3\).*num_hidden=3"),
+        ((2, 8, 8, 1), (1, 3), r"h has shape \(1, 3\), not \(2, 3\)"),
+    ],
+)
+def test_wrong_shapes_are_named(shape, latent_shape, match):
+    with pytest.raises(ValueError, match=match):
+        jax.eval_shape(
+            ResidualEnergy(3, 2).init, jax.random.key(0), jnp.zeros(shape), jnp.zeros(latent_shape)
+        )
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: ResidualEnergy(num_blocks=7), "num_blocks"),
+        (lambda: ResidualEnergy(num_hidden=0), "num_hidden"),
+        (lambda: ResidualEnergy(channels=1.5), "channels"),
+        (lambda: ConvGaussianPosterior(0), "num_hidden"),
+        (lambda: ConvGaussianPosterior(2, widths=(0,)), "widths"),
+    ],
+)
+def test_wrong_options_are_named(make, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        make()
