@@ -15,7 +15,7 @@ class RunFolder:
 
     Args:
         name: of the experiment.
-        config: a dataclass; its fields `output` and `progress` are not part of what a run is.
+        config: a dataclass; its fields `output`, `data_dir` and `progress` are not part of what a run is.
         output: the folder; `runs/NAME-DATE-TIME` where it is None.
 
     Raises:
@@ -25,7 +25,7 @@ class RunFolder:
     def __init__(self, name: str, config: Any, output: Path | None) -> None:
         self.path = output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         described = {"experiment": name, **json.loads(json.dumps(dataclasses.asdict(config), default=str))}
-        for not_identity in ("output", "progress"):
+        for not_identity in ("output", "progress", "data_dir"):
             described.pop(not_identity, None)
         file = self.path / "config.json"
         if file.exists():

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
+from bism_jax.models import (
+    ConvDecoder,
+    ConvGaussianPosterior,
+    ResidualEnergy,
+    ResidualFreeEnergy,
+    as_model,
+    factor,
+)
 from bism_jax.models.image_layers import largest_singular_value
 
 SIZE, CHANNELS, LATENTS = 8, 2, 3
@@ -78,8 +85,8 @@ def test_the_energy_is_the_papers(x64, num_blocks, colours):
     theta = jax.jit(energy.init)(jax.random.key(2), v, h)
     found = jax.jit(energy.apply)(theta, v, h)
     np.testing.assert_allclose(found, numpy_energy(theta, np.asarray(v), np.asarray(h), num_blocks), 1e-12)
-    features = energy.apply(theta, v, method="features")
-    np.testing.assert_allclose(energy.apply(theta, v, features, h, method="head"), found, 1e-12)
+    factored = factor(as_model("energy_fn", energy))
+    np.testing.assert_allclose(jax.jit(factored)(theta, v, h), found, 1e-12)
 
 
 def test_the_paper_networks_have_their_number_of_parameters():
@@ -156,7 +163,7 @@ def test_bfloat16_is_close_and_sums_in_float32():
 @pytest.mark.parametrize(
     ("shape", "latent_shape", "match"),
     [
-        ((2, 1, 8, 8), (2, 3), r"v has shape \(2, 1, 8, 8\); it must be .*colours.*move the axis"),
+        ((2, 1, 8, 8), (2, 3), r"v has shape \(2, 1, 8, 8\); it must be .*colours.*move the colours"),
         ((2, 28, 28, 1), (2, 3), r"\(2, 28, 28, 1\).*multiples of 8. Pad"),
         ((2, 64), (2, 3), r"v has shape \(2, 64\)"),
         ((2, 8, 8, 1), (2, 4), r"h has shape \(2, 4\), not \(2, 3\).*num_hidden=3"),
@@ -183,3 +190,29 @@ def test_wrong_shapes_are_named(shape, latent_shape, match):
 def test_wrong_options_are_named(make, match):
     with pytest.raises((ValueError, TypeError), match=match):
         make()
+
+
+def test_the_energy_without_latents(x64):
+    energy, v = ResidualFreeEnergy(LATENTS, CHANNELS), images()
+    theta = jax.jit(energy.init)(jax.random.key(2), v)
+    # With h = 0 the first half of the joint layer of the energy with latents sees f alone.
+    joint = theta["params"]["joint"]
+    padded = {**joint, "kernel": jnp.concatenate([joint["kernel"], jnp.zeros_like(joint["kernel"])])}
+    trunk = {"trunk": theta["params"]["ResidualTrunk_0"], "joint": padded}
+    expected = numpy_energy({"params": trunk}, np.asarray(v), np.zeros((2, LATENTS)), 6)
+    found = jax.jit(lambda theta, v: energy.apply(theta, v, method="free_energy"))(theta, v)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_the_decoder_draws_images():
+    decoder = ConvDecoder((8, 16, 3), widths=(4, 2))
+    h = jnp.eye(3)
+    params = decoder.init(jax.random.key(0), h)
+    drawn = decoder.apply(params, h)
+    assert drawn.shape == (3, 8, 16, 3)
+    assert drawn.min() > 0 and drawn.max() < 1
+    alone = decoder.apply(params, h[1:2])
+    np.testing.assert_allclose(drawn[1:2], alone, rtol=1e-5)
+    assert np.abs(drawn[0] - drawn[1]).max() > 0
+    with pytest.raises(ValueError, match=r"image_shape=\(6, 8, 1\).*multiples of 4 for 2 doublings"):
+        ConvDecoder((6, 8, 1), widths=(4, 2))

@@ -3,6 +3,7 @@
 from bism_jax.models.adapters import Model, as_model
 from bism_jax.models.bernoulli_posterior import BernoulliPosterior, RelaxedBernoulli
 from bism_jax.models.cifar_resnet import CifarResNet, load_cifar_resnet
+from bism_jax.models.conv_decoder import ConvDecoder
 from bism_jax.models.conv_posterior import ConvEncoder, ConvGaussianPosterior
 from bism_jax.models.factored import FactoredEnergy, factor, without_features
 from bism_jax.models.gaussian_posterior import DiagonalGaussian, GaussianPosterior
@@ -15,11 +16,13 @@ from bism_jax.models.mlp_critic import MLPCritic
 from bism_jax.models.mlp_decoder import MLPDecoder
 from bism_jax.models.mlp_energy import MLPEnergy
 from bism_jax.models.residual_energy import ResidualEnergy
+from bism_jax.models.residual_free_energy import ResidualFreeEnergy
 
 __all__ = [
     "GRBM",
     "BernoulliPosterior",
     "CifarResNet",
+    "ConvDecoder",
     "ConvEncoder",
     "ConvGaussianPosterior",
     "DiagonalGaussian",
@@ -35,6 +38,7 @@ __all__ = [
     "Model",
     "RelaxedBernoulli",
     "ResidualEnergy",
+    "ResidualFreeEnergy",
     "as_model",
     "factor",
     "image_features",

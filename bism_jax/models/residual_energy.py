@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from bism_jax import checks
 from bism_jax.models.image_layers import Conv, dense, mean_pool
 
-_STAGES = 3  # each halves height and width
+NUM_STAGES = 3  # each halves height and width
 
 
 class ResidualEnergy(nn.Module):
@@ -56,13 +56,12 @@ class ResidualEnergy(nn.Module):
 
     def setup(self) -> None:
         """The trunk f."""
-        self.trunk = _ResidualTrunk(
+        self.trunk = ResidualTrunk(
             self.num_hidden, self.channels, self.num_blocks, self.activation, self.spectral_norm, self.dtype
         )
 
     def features(self, v: Float[Array, "batch height width colours"]) -> Float[Array, "batch latent"]:
         """f(v), `[B, num_hidden]`."""
-        _check_images(v)
         return self.trunk(v)
 
     @nn.compact
@@ -74,7 +73,7 @@ class ResidualEnergy(nn.Module):
     ) -> Float[Array, " batch"]:
         """E(v, h) given f(v), `[B]`."""
         _check_latents(h, (v.shape[0], self.num_hidden))
-        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**_STAGES
+        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_STAGES
         joint = jnp.concatenate([features + h, h], axis=-1)
         terms = dense(num_terms, joint.shape[-1], name="joint")(joint)
         return (self.activation(terms) ** 2).sum(axis=-1)
@@ -86,7 +85,9 @@ class ResidualEnergy(nn.Module):
         return self.head(v, self.features(v), h)
 
 
-class _ResidualTrunk(nn.Module):
+class ResidualTrunk(nn.Module):
+    """f(v), a residual network whose three stages each halve height and width; see `ResidualEnergy`."""
+
     num_outputs: int
     channels: int
     num_blocks: int
@@ -95,11 +96,13 @@ class _ResidualTrunk(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, v: Array) -> Float[Array, "batch outputs"]:
+    def __call__(self, v: Float[Array, "batch height width colours"]) -> Float[Array, "batch outputs"]:
+        """`[B, height, width, colours] -> [B, num_outputs]`."""
+        _check_images(v)
         x = Conv(self.channels, spectral_norm=self.spectral_norm, dtype=self.dtype)(v)
-        for stage in range(_STAGES):
+        for stage in range(NUM_STAGES):
             width = self.channels * 2 ** (stage + 1)
-            for block in range(self.num_blocks // _STAGES):
+            for block in range(self.num_blocks // NUM_STAGES):
                 x = _ResidualBlock(width, block == 0, self.activation, self.spectral_norm, self.dtype)(x)
         x = x.reshape(x.shape[0], -1).astype(v.dtype)
         return dense(self.num_outputs, x.shape[-1])(x)
@@ -123,10 +126,10 @@ class _ResidualBlock(nn.Module):
 
 
 def _check_images(v: Array) -> None:
-    if v.ndim != 4 or v.shape[-1] not in (1, 3) or any(size % 2**_STAGES for size in v.shape[1:3]):
+    if v.ndim != 4 or v.shape[-1] not in (1, 3) or any(size % 2**NUM_STAGES for size in v.shape[1:3]):
         raise ValueError(
             f"v has shape {v.shape}; it must be [batch, height, width, 1 or 3 colours], with a height and a "
-            f"width that are multiples of {2**_STAGES}. Pad the images, or move the axis of colours to the end."
+            f"width that are multiples of {2**NUM_STAGES}. Pad the images, or move the colours to the end."
         )
 
 

@@ -1,0 +1,134 @@
+"""A deep EBLVM on images, by bi-level multiscale denoising score matching (the paper's sec. 5.2), or a rival.
+
+`--preset smoke` is a trial of two minutes on two cores, `small` takes about an hour there, and `paper` is the
+published setting, for an accelerator. Every option can be changed after the preset. The run folder holds the
+configuration, the history, checkpoints from which the same command continues, the weights and pictures;
+`experiments.sample` and `experiments.evaluate` go on from it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import bism_jax
+from bism_jax import plotting
+from bism_jax.data import load_image_split
+from bism_jax.training import CSVLog, Snapshot
+from experiments.imaging import pictures
+from experiments.imaging.config import Data, ImageConfig, Preset, preset
+from experiments.imaging.networks import make_energy, make_method, make_posterior
+from experiments.imaging.trained import build, write_weights
+from experiments.launch.distributed import initialize_from_environment
+from experiments.run_folder import RunFolder, print_table
+
+_NUM_PICTURES = 100
+_NUM_PROGRESS_PICTURES = 20
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the other options start from.
+
+    Attributes:
+        data: the data set.
+        preset: the settings.
+    """
+
+    data: Data = "mnist"
+    preset: Preset = "small"
+
+
+def run(config: ImageConfig) -> Path:
+    """Trains, draws pictures and returns the run folder."""
+    train = load_image_split(config.data, "train", config.data_dir).images[: config.num_images]
+    test = load_image_split(config.data, "test", config.data_dir).images
+    folder = RunFolder("images", config, config.output or _default_folder(config)).path
+    start = time.perf_counter()
+    result = _fit(config, train, folder)
+    seconds = time.perf_counter() - start
+    if jax.process_index() > 0:
+        return folder
+    write_weights(folder, result.theta_ema, result.phi)
+    _plot_history(folder, result)
+    model = build(config, result.theta_ema, result.phi)
+    pictures.draw_all(model, test[:10], folder, num_chains=_NUM_PICTURES)
+    last = {name: float(np.mean(values[-100:])) for name, values in result.history.items()}
+    print_table(f"{config.data}, {config.training.name}, {config.preset}", {**last, "seconds": seconds})
+    print(f"\npictures, history, weights and checkpoints: {folder}")
+    return folder
+
+
+def _fit(config: ImageConfig, train: np.ndarray, folder: Path) -> bism_jax.FitResult:
+    return bism_jax.fit(
+        make_energy(config),
+        make_posterior(config),
+        train,
+        method=make_method(config),
+        num_steps=config.iterations,
+        batch_size=config.batch_size,
+        rng_key=config.seed,
+        ema_decay=config.ema_decay,
+        callbacks=[
+            CSVLog(folder / "history.csv", every=max(1, config.iterations // 500)),
+            _Pictures(config, folder),
+        ],
+        checkpoint_dir=folder / "checkpoints",
+        checkpoint_every=config.checkpoint_every,
+        parallel=config.parallel,
+        progress=config.progress or None,
+    )
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """Draws some samples on the way."""
+
+    config: ImageConfig
+    folder: Path
+
+    @property
+    def every(self) -> int:
+        """Iterations between pictures."""
+        return self.config.picture_every
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Writes a grid of samples."""
+        if jax.process_index() > 0 or snapshot.step == self.config.iterations:
+            return
+        model = build(self.config, snapshot.theta_ema, snapshot.phi)
+        samples = pictures.draw_samples(model, jax.random.key(0), _NUM_PROGRESS_PICTURES)
+        path = self.folder / "samples" / f"iteration-{snapshot.step}.png"
+        pictures.save_samples(pictures.clip(samples.x), path)
+
+
+def _plot_history(folder: Path, result: bism_jax.FitResult) -> None:
+    plotting.save(plotting.plot_history(result.history), folder / "history.png")
+
+
+def _default_folder(config: ImageConfig) -> Path:
+    return Path("runs") / f"images-{config.data}-{config.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def parse(args: list[str]) -> ImageConfig:
+    """The configuration of a command line: the preset, then what is given beside it."""
+    start, _ = tyro.cli(Start, args=args, return_unknown_args=True, add_help=False)
+    default: Any = preset(start.data, start.preset)
+    return tyro.cli(ImageConfig, args=args, default=replace(default), description=__doc__)
+
+
+def main() -> None:
+    """Entry point of `python -m experiments.images`."""
+    initialize_from_environment()
+    run(parse(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
