@@ -2,6 +2,10 @@
 
 from bism_jax.data.directory import data_directory
 from bism_jax.data.frey_face import load_frey_face
+from bism_jax.data.image_checks import check_images
+from bism_jax.data.image_folder import load_image_folder
+from bism_jax.data.image_sets import ImageSplits, LabelledImages
+from bism_jax.data.images import load_image_split, load_images
 from bism_jax.data.splits import Splits
 from bism_jax.data.toy import (
     TOYS,
@@ -18,13 +22,19 @@ from bism_jax.data.toy import (
 
 __all__ = [
     "TOYS",
+    "ImageSplits",
+    "LabelledImages",
     "Splits",
     "ToyDensity",
+    "check_images",
     "checkerboard",
     "checkerboard_splits",
     "data_directory",
     "eight_gaussians",
     "load_frey_face",
+    "load_image_folder",
+    "load_image_split",
+    "load_images",
     "pinwheel",
     "rings",
     "toy",

@@ -20,8 +20,8 @@ from bism_jax import (
     StopGradient,
     Unrolled,
     VaGES,
+    models,
 )
-from bism_jax import models
 from bism_jax.methods import paper_adam
 from bism_jax.models import (
     ConvDecoder,

@@ -92,8 +92,7 @@ def _draw_inpainting(model: TrainedModel, images: np.ndarray, path: Path) -> Non
     observed = np.ones(images.shape, bool)
     observed[:, :, images.shape[2] // 2 :] = False
     h = initial_noise(jax.random.key(4), (len(images), model.config.network.num_hidden), jnp.float32)
-    completed = inpaint(
-        model.energy.apply, model.theta, jax.random.key(5), images, observed, h, model.schedule
-    ).x[0]
+    v, known = jnp.asarray(images), jnp.asarray(observed)
+    completed = inpaint(model.energy.apply, model.theta, jax.random.key(5), v, known, h, model.schedule).x[0]
     masked = np.where(observed, images, 0.5)
     plotting.save(plotting.plot_inpainting(masked, clip(completed), images), path)

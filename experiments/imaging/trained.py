@@ -103,8 +103,8 @@ def read_trained(path: Path) -> TrainedModel:
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise ValueError(
-                f"{path / _WEIGHTS}: {name!r} has shape {found.get(name)}, but the networks of config.json have "
-                f"{expected.get(name)}; the weights are those of another model."
+                f"{path / _WEIGHTS}: {name!r} has shape {found.get(name)}, but the networks of config.json "
+                f"have {expected.get(name)}; the weights are those of another model."
             )
     leaves = [jnp.asarray(arrays[name]) for name, _ in _named(template)]
     params = jax.tree.unflatten(jax.tree.structure(template), leaves)
