@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import matplotlib.image
 import numpy as np
+import PIL.Image
 import pytest
 from matplotlib.figure import Figure
 
@@ -149,6 +151,129 @@ def test_image_grid_refuses_other_shapes() -> None:
         plotting.plot_image_grid(np.zeros((4, 2, 2)), 0)
 
 
+def test_image_grid_names_its_columns() -> None:
+    axes = plotting.plot_image_grid(np.zeros((4, 2, 2)), 2, column_labels=["0", "1"]).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+    np.testing.assert_allclose(axes.get_xticks(), [1.5, 5.5])
+    assert axes.xaxis.get_tick_params()["labeltop"] and not axes.xaxis.get_tick_params()["labelbottom"]
+    with pytest.raises(ValueError, match="column_labels has 1 entries for 2 columns; give one a column"):
+        plotting.plot_image_grid(np.zeros((4, 2, 2)), 2, column_labels=["one"])
+
+
+def test_pixels_of_chains_that_diverged_are_white_and_other_dtypes_are_refused() -> None:
+    for images, expected in (
+        (np.array([[[np.nan, -np.inf, np.inf]]]), [1, 0, 1]),
+        (np.array([[[True, False, True]]]), [1, 0, 1]),
+        (jnp.array([[[0.5, 0.25, 1.0]]], jnp.bfloat16), [0.5, 0.25, 1]),
+    ):
+        np.testing.assert_array_equal(plotting.image_mosaic(images)[1, 1:4], expected)
+    for dtype in (int, complex, str):
+        with pytest.raises(
+            ValueError, match=r"images has dtype .*; give floats in \[0, 1\], booleans or uint8"
+        ):
+            plotting.image_mosaic(np.zeros((1, 2, 2), dtype))
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_film_strip_has_a_row_a_chain_and_a_column_a_snapshot(channels: tuple[int, ...]) -> None:
+    snapshots = RNG.uniform(size=(3, 2, 4, 5, *channels))
+    axes = plotting.plot_film_strip(snapshots, [10, 20, 30], title="On the way").axes[0]
+    mosaic = axes.images[0].get_array()
+    assert mosaic.shape[:2] == (2 * 6, 3 * 7)
+    for snapshot, chain in np.ndindex(3, 2):
+        shown = mosaic[6 * chain + 1 : 6 * chain + 5, 7 * snapshot + 1 : 7 * snapshot + 6]
+        image = snapshots[snapshot, chain]
+        np.testing.assert_allclose(shown, image[..., 0] if channels == (1,) else image)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["10", "20", "30"]
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "labels", "message"),
+    [
+        (np.zeros((3, 4, 5)), None, r"snapshots has shape \(3, 4, 5\); give \[num_snapshots, chains"),
+        (np.zeros((0, 2, 4, 5)), None, r"snapshots has shape \(0, 2, 4, 5\)"),
+        (np.zeros((3, 2, 4, 5), int), None, "snapshots has dtype int"),
+        (np.zeros((3, 2, 4, 5)), [1, 2], "column_labels has 2 entries for 3 columns"),
+    ],
+)
+def test_film_strip_refuses_other_shapes(snapshots: np.ndarray, labels: list | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_film_strip(snapshots, labels)
+
+
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_inpainting_shows_what_was_observed_its_completion_and_the_original(
+    channels: tuple[int, ...],
+) -> None:
+    originals, completed = RNG.uniform(size=(2, 2, 3, 4, *channels))
+    observed = RNG.uniform(size=originals.shape) < 0.5
+    axes = plotting.plot_inpainting(originals, observed, completed).axes[0]
+    mosaic = axes.images[0].get_array()
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Observed", "Completed", "Original"]
+    for row, images in enumerate((np.where(observed, originals, 0.5), completed, originals)):
+        for column, image in enumerate(images):
+            shown = mosaic[5 * row + 1 : 5 * row + 4, 6 * column + 1 : 6 * column + 5]
+            np.testing.assert_allclose(shown, image[..., 0] if channels == (1,) else image)
+
+
+def test_inpainting_refuses_what_does_not_fit() -> None:
+    images, observed = np.zeros((2, 3, 4)), np.ones((2, 3, 4), bool)
+    with pytest.raises(ValueError, match=r"observed has dtype float64; give booleans"):
+        plotting.plot_inpainting(images, observed * 1.0, images)
+    with pytest.raises(ValueError, match=r"observed has shape \(1, 3, 4\), but originals has \(2, 3, 4\)"):
+        plotting.plot_inpainting(images, observed[:1], images)
+    with pytest.raises(ValueError, match=r"completed has shape \(1, 3, 4\)"):
+        plotting.plot_inpainting(images, observed, images[:1])
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_an_animation_holds_its_frames(tmp_path: Path, channels: tuple[int, ...], as_list: bool) -> None:
+    """Read back by pillow. Frames of few colours keep them exactly."""
+    frames = RNG.choice([0.0, 0.2, 1.0, 1.7], size=(4, 5, 6, *channels))
+    path = tmp_path / "new" / "chains.gif"
+    found = plotting.save_animation(list(frames) if as_list else frames, path, frames_per_second=20, scale=3)
+    assert found == path
+    with PIL.Image.open(path) as picture:
+        assert picture.n_frames == 4 and picture.size == (18, 15) and picture.info["loop"] == 0
+        for index, frame in enumerate(frames):
+            picture.seek(index)
+            assert picture.info["duration"] == 50
+            expected = np.broadcast_to(frame.reshape(5, 6, -1), (5, 6, 3)).clip(0, 1) * 255
+            shown = np.asarray(picture.convert("RGB"))
+            np.testing.assert_array_equal(shown[1::3, 1::3], expected)
+            np.testing.assert_array_equal(shown, shown[1::3, 1::3].repeat(3, 0).repeat(3, 1))
+
+
+def test_snapshots_become_an_animation_by_mosaics(tmp_path: Path) -> None:
+    snapshots = RNG.uniform(size=(3, 4, 5, 6))
+    frames = [plotting.image_mosaic(images, 2) for images in snapshots]
+    assert frames[0].shape == (14, 16)
+    with PIL.Image.open(plotting.save_animation(frames, tmp_path / "chains.gif", scale=1)) as picture:
+        assert picture.n_frames == 3 and picture.size == (16, 14)
+
+
+@pytest.mark.parametrize(
+    ("frames", "path", "options", "message"),
+    [
+        (np.zeros((2, 3, 4)), "a.png", {}, r"path must end in \.gif.*not 'a\.png'"),
+        (np.zeros((3, 4)), "a.gif", {}, r"frames has shape \(3, 4\)"),
+        (np.zeros((0, 3, 4)), "a.gif", {}, r"frames has shape \(0, 3, 4\)"),
+        (np.zeros((2, 3, 4), int), "a.gif", {}, "frames has dtype int"),
+        ([np.zeros((3, 4)), np.zeros((4, 3))], "a.gif", {}, r"shapes \[\(3, 4\), \(4, 3\)\]"),
+        ([], "a.gif", {}, "give at least one"),
+        (np.zeros((2, 3, 4)), "a.gif", {"frames_per_second": 0}, "frames_per_second must be .* above 0"),
+        (np.zeros((2, 3, 4)), "a.gif", {"frames_per_second": 101}, "frames_per_second must be at most 100"),
+        (np.zeros((2, 3, 4)), "a.gif", {"scale": 0}, "scale must be an integer of at least 1"),
+    ],
+)
+def test_animations_refuse_what_is_no_film(
+    frames: np.ndarray | list, path: str, options: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plotting.save_animation(frames, tmp_path / path, **options)
+
+
 def test_reconstructions_lie_under_their_originals() -> None:
     originals, reconstructions = np.full((3, 2, 2), 0.25), np.full((3, 2, 2), 0.75)
     axes = plotting.plot_reconstructions(originals, reconstructions).axes[0]
@@ -258,7 +383,7 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     code = f"""
 import sys, types
 sys.modules["bism_jax"] = types.ModuleType("bism_jax")
-sys.modules["bism_jax"].__path__ = [{str(Path(plotting.__file__).parent)!r}]
+sys.modules["bism_jax"].__path__ = [{str(Path(plotting.__file__).parents[1])!r}]
 import bism_jax.data, bism_jax.plotting
 print(*sorted({{"flax", "matplotlib", "tensorflow_datasets"}} & set(sys.modules)))
 """

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bism_jax
+from bism_jax.data import ImageSplits, LabelledImages
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -19,11 +20,13 @@ def test_python_of_the_readme(tmp_path, monkeypatch):
 
     fit = bism_jax.fit
     monkeypatch.setattr(bism_jax, "fit", short_fit)
+    small = LabelledImages(np.random.default_rng(1).uniform(size=(100, 8, 8, 1)).astype(np.float32), None)
+    monkeypatch.setattr(bism_jax.data, "load_images", lambda name, data_dir: ImageSplits(small, small, small))
     monkeypatch.chdir(tmp_path)
     data = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
     names = {"data": data}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "runs" / "mine" / "history.csv").exists()

@@ -1,0 +1,110 @@
+"""Checks of the states of Markov chains and of their energies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+
+def function(name: str, value: Any, signature: str) -> None:
+    """Raises TypeError unless `value` is a pure function that can identify what was compiled for it."""
+    if hasattr(value, "apply") or not callable(value):
+        raise TypeError(
+            f"{name} must be a pure function {signature}, not {type(value).__name__}; of a Flax module it is "
+            "module.apply, and of its factored form models.factor(models.as_model('energy_fn', module))."
+        )
+    if not isinstance(value, Hashable):
+        raise TypeError(
+            f"{name} of type {type(value).__name__} has no hash; pass a plain function {signature}."
+        )
+
+
+def states(name: str, x: PyTree) -> PyTree:
+    """Gives x as arrays.
+
+    Raises:
+        ValueError: unless it is a pytree of floating arrays with one leading axis, of chains.
+    """
+    leaves = [
+        (name + jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(x)
+    ]
+    if not leaves:
+        raise ValueError(f"{name} is an empty tree; give at least one array [chains, ...].")
+    for where, leaf in leaves:
+        _check_floating(where, leaf)
+    first, length = leaves[0][0], np.shape(leaves[0][1])[0]
+    for where, leaf in leaves:
+        if np.shape(leaf)[0] != length:
+            raise ValueError(
+                f"{where} has {np.shape(leaf)[0]} chains, but {first} has {length}; give as many."
+            )
+    # A dtype of its own drops the weak type, which would not survive a loop.
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), x)
+
+
+def finite(name: str, x: PyTree) -> None:
+    """Raises ValueError where a known value of x is NaN or infinite; what is traced is not known."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(x):
+        if isinstance(leaf, jax.core.Tracer):
+            continue
+        bad = ~np.isfinite(np.asarray(leaf, np.float64)).reshape(len(leaf), -1).all(axis=1)
+        if bad.any():
+            where = name + jax.tree_util.keystr(path)
+            raise ValueError(
+                f"{where} holds NaN or infinite values, the first in chain {int(np.argmax(bad))}; start its "
+                "chains from finite numbers."
+            )
+
+
+def same_chains(name: str, x: Array, other_name: str, other: Array) -> None:
+    """Raises ValueError unless both have one row a chain."""
+    if len(x) != len(other):
+        raise ValueError(
+            f"{name} has shape {x.shape}, {len(x)} rows, but {other_name} has {len(other)}; give one row a "
+            f"chain, and repeat a row that several chains share: jnp.repeat({name}, count, axis=0)."
+        )
+
+
+def mask(name: str, value: Any, like_name: str, like: Array) -> Bool[Array, "..."]:
+    """`value` as an array.
+
+    Raises:
+        ValueError: unless it holds booleans of the shape of `like`.
+    """
+    if jnp.result_type(value) != jnp.bool_:
+        raise ValueError(
+            f"{name} has dtype {jnp.result_type(value)}, but a mask holds booleans, True where {like_name} "
+            f"is known; compare first, such as {name} > 0.5."
+        )
+    if np.shape(value) != like.shape:
+        raise ValueError(
+            f"{name} has shape {np.shape(value)}, but {like_name} has {like.shape}; give one boolean an "
+            f"entry, such as jnp.broadcast_to({name}, {like_name}.shape)."
+        )
+    return jnp.asarray(value)
+
+
+def one_energy_a_chain(
+    name: str, energies_fn: Callable[[PyTree], Float[Array, " chains"]], x: PyTree
+) -> None:
+    """Raises ValueError unless `energies_fn(x)` is a floating vector with one entry a chain."""
+    chains = jax.tree.leaves(x)[0].shape[0]
+    found = jax.eval_shape(energies_fn, x)
+    if getattr(found, "shape", None) != (chains,) or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(
+            f"{name} must return one energy a chain, floating and of shape {(chains,)}, but returns {found}; "
+            "sum over every axis but the first."
+        )
+
+
+def _check_floating(where: str, leaf: Any) -> None:
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{where} has dtype {dtype}, but Langevin steps need floating states; convert it.")
+    if np.ndim(leaf) == 0:
+        raise ValueError(f"{where} is a scalar; give one row a chain, [chains, ...].")
