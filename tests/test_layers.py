@@ -22,7 +22,14 @@ LAYERS = {
     "__init__": 5,
 }
 # What only one room may import, at all or at module level.
-OWNERS = {"flax": "models", "tensorflow_datasets": "data", "orbax": "training", "matplotlib": "plotting"}
+OWNERS = {
+    "flax": "models",
+    "flowjax": "models",
+    "equinox": "models",
+    "tensorflow_datasets": "data",
+    "orbax": "training",
+    "matplotlib": "plotting",
+}
 
 
 def modules():

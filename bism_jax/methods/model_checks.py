@@ -83,12 +83,14 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
         )
     if not has_gradient(energy.apply, 1, theta, *args):
         raise ValueError(f"{name} has no gradient with respect to v, so it has no score to match.")
-    _check_rows(name, lambda *rows: energy.apply(theta, *rows), theta, *args)
+    _check_rows(name, energy.apply, theta, *args)
 
 
 def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
-    distribution = _call(name, posterior.apply, phi, batch)
+    traced: list[Any] = []
+    _trace(name, lambda phi, v: traced.append(posterior.apply(phi, v)), phi, batch)
+    distribution = traced[0]
     for attribute in ("sample", "log_prob"):
         if not hasattr(distribution, attribute):
             raise ValueError(
@@ -127,10 +129,10 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     def log_prob(v: Array, h: Array) -> Array:
         return latent_log_prob(posterior.apply(phi, v), sample(phi, v)._replace(h=h))
 
-    h = sample(phi, batch).h
+    h = jax.jit(lambda phi, v: sample(phi, v).h)(phi, batch)
     values = _trace(name, log_prob, batch, h)
     _check_row_values(name, "one log_prob a row", values, batch_size)
-    _check_rows(name, lambda v, h: posterior.apply(phi, v).log_prob(h), phi, batch, h)
+    _check_rows(name, lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, batch, h)
     _check_noise(name, lambda v, seed: sample(phi, v, seed).h, batch)
     return h
 
@@ -170,15 +172,18 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
     if _is_traced(params, args):
         return  # under a transformation there are no values to look at
     rows = tuple(_probe(arg) for arg in args)
-    values = jax.jit(fn)(*rows)
-    reversed_values = jax.jit(fn)(*(row[::-1] for row in rows))[::-1]
+    values = jax.jit(fn)(params, *rows)
+    reversed_values = jax.jit(fn)(params, *(row[::-1] for row in rows))[::-1]
     tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
     same_order = np.allclose(values, reversed_values, tolerance, tolerance, equal_nan=True)
-    alone = jax.jit(fn)(*(jnp.broadcast_to(row[:1], row.shape) for row in rows))
+    alone = jax.jit(fn)(params, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))
     same_alone = np.allclose(values[0], alone[0], tolerance, tolerance, equal_nan=True)
     floating = {index: row for index, row in enumerate(rows) if is_floating(row)}
-    first_value = lambda floating: fn(*(floating.get(index, row) for index, row in enumerate(rows)))[0]  # noqa: E731
-    gradients = jax.tree.leaves(jax.jit(jax.grad(first_value))(floating))
+
+    def first_value(floating: dict[int, Array], params: Params) -> Array:
+        return fn(params, *(floating.get(index, row) for index, row in enumerate(rows)))[0]
+
+    gradients = jax.tree.leaves(jax.jit(jax.grad(first_value))(floating, params))
     if not same_order or not same_alone or any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients):
         raise ValueError(
             f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "
@@ -191,7 +196,7 @@ def _check_noise(name: str, sample: Callable[[Array, int], Array], batch: Array)
     """Equal rows must not draw equal latents, unless the posterior is so sure that every draw is equal."""
     if batch.shape[0] == 1 or _is_traced(batch):
         return
-    equal_rows = jnp.broadcast_to(batch[:1], batch.shape)
+    equal_rows = jnp.broadcast_to(batch[:1], (_PROBE_ROWS, *batch.shape[1:]))
     h, other = (np.asarray(sample(equal_rows, seed)) for seed in (0, 1))
     if np.all(h == h[:1]) and not np.all(h == other):
         raise ValueError(

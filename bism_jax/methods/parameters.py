@@ -26,7 +26,7 @@ def init_latent_model(
         return given_params(init_params)
     phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
     phi = init_module(posterior, "posterior_fn", phi_key, batch)
-    h = posterior.apply(phi, batch).sample(sample_key)
+    h = jax.jit(lambda phi, key, v: posterior.apply(phi, v).sample(key))(phi, sample_key, batch)
     return init_module(
         energy, "energy_fn", theta_key, batch, h, origin=", the latter drawn from posterior_fn"
     ), phi
@@ -78,7 +78,7 @@ def init_module(
     if model.init is None:
         raise _missing(model, argument)
     try:
-        return model.init(rng_key, *args)
+        return jax.jit(model.init)(rng_key, *args)  # compiled, the forward pass is dropped as dead code
     except Exception as error:
         if str(error).startswith(argument):
             raise

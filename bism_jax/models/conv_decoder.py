@@ -18,7 +18,7 @@ class ConvDecoder(nn.Module):
     The mirror image of `ConvGaussianPosterior`'s encoder.
 
     Attributes:
-        image_shape: height, width and colours of what it draws; the sizes are multiples of 2^(number of widths).
+        image_shape: height, width and colours of what it draws; each width doubles height and width once.
         widths: the channels before each doubling.
     """
 
@@ -29,8 +29,9 @@ class ConvDecoder(nn.Module):
         checks.widths("widths", self.widths)
         if len(self.image_shape) != 3 or any(size % 2 ** len(self.widths) for size in self.image_shape[:2]):
             raise ValueError(
-                f"image_shape={self.image_shape} must be height, width and colours, the first two multiples of "
-                f"{2 ** len(self.widths)} for {len(self.widths)} doublings; pad the images, or take fewer widths."
+                f"image_shape={self.image_shape} must be height, width and colours, the first two multiples "
+                f"of {2 ** len(self.widths)} for {len(self.widths)} doublings; pad the images, or take fewer "
+                "widths."
             )
         super().__post_init__()
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 _POWER_ITERATIONS = 8
+_CACHED_BYTES = 2**20
 
 
 class Conv(nn.Module):
@@ -48,23 +49,22 @@ class Conv(nn.Module):
         kernel = self.param("kernel", uniform_fan_in(fan_in), shape, jnp.result_type(float))
         if self.spectral_norm:
             kernel = kernel / largest_singular_value(kernel.reshape(-1, self.channels))
-        x = jax.checkpoint(jax.checkpoint(self._convolve))(x.astype(dtype), kernel)
+        if self.reduce == "mean":
+            kernel = _averaging_kernel(kernel)
+        x = self._convolve(x.astype(dtype), kernel.astype(dtype))
         if self.use_bias:
             bias = self.param("bias", uniform_fan_in(fan_in), (self.channels,), jnp.result_type(float))
             x = x + bias.astype(dtype)
         return x
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
-        x = x if self.activation is None else self.activation(x)
-        if self.reduce == "mean":
-            kernel = _averaging_kernel(kernel)
-        kernel = kernel.astype(x.dtype)
-        if self.size == 1:
-            return x @ kernel[0, 0]
-        if self.reduce is not None:
-            return _halving_convolution(x, kernel)
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1)] * 2, dimension_numbers=layout)
+        def of_rows(x: Array, kernel: Array) -> Array:
+            x = x if self.activation is None else self.activation(x)
+            return x @ kernel[0, 0] if self.size == 1 else convolve(x, kernel, self.reduce is not None)
+
+        # A derivative takes off one checkpoint and leaves the forward pass without it: two serve the second.
+        of_rows = jax.checkpoint(jax.checkpoint(of_rows))
+        return _map_rows(of_rows, x, kernel, self.channels)
 
 
 def _averaging_kernel(kernel: Float[Array, "3 3 inputs outputs"]) -> Float[Array, "4 4 inputs outputs"]:
@@ -72,17 +72,40 @@ def _averaging_kernel(kernel: Float[Array, "3 3 inputs outputs"]) -> Float[Array
     return jnp.stack([jnp.pad(kernel, shift) for shift in shifts]).mean(axis=0)
 
 
-def _halving_convolution(
-    x: Float[Array, "batch height width inputs"], kernel: Float[Array, "size size inputs outputs"]
+def convolve(
+    x: Float[Array, "batch height width inputs"],
+    kernel: Float[Array, "size size inputs outputs"],
+    halves: bool,
 ) -> Float[Array, "batch h w outputs"]:
-    """A convolution of stride 2 with a padding of 1, as four matrix products on blocks of 2 x 2 pixels.
+    """A convolution with a padding of 1 and a stride of 1, or 2 if it halves.
 
-    XLA's CPU backend has no fast kernel for the second derivatives of a strided convolution: they run at a
-    fiftieth of the rate of these products.
+    On a CPU it is a sum of matrix products. XLA's CPU backend has no fast kernel for the derivatives of a
+    strided convolution, nor for the gradient of a kernel, which run at a tenth of the rate or less.
     """
+    if jax.default_backend() == "cpu":
+        return _halving_products(x, kernel) if halves else _shifted_products(x, kernel)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1 + halves,) * 2, [(1, 1)] * 2, dimension_numbers=layout)
+
+
+def _shifted_products(x: Array, kernel: Array) -> Array:
     batch, height, width, inputs = x.shape
-    rows, columns = height // 2, width // 2
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def product(i: int, j: int) -> Array:
+        return padded[:, i : i + height, j : j + width].reshape(-1, inputs) @ kernel[i, j]
+
+    total = product(0, 0)
+    for i, j in [(i, j) for i in range(3) for j in range(3)][1:]:
+        total += product(i, j)
+    return total.reshape(batch, height, width, -1)
+
+
+def _halving_products(x: Array, kernel: Array) -> Array:
+    """Products on blocks of 2 x 2 pixels."""
+    batch, height, width, inputs = x.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    padded = jnp.pad(x, ((0, 0), (1, 1 + height % 2), (1, 1 + width % 2), (0, 0)))
     blocks = padded.reshape(batch, rows + 1, 2, columns + 1, 2, inputs).transpose(0, 1, 3, 2, 4, 5)
 
     def product(i: int, j: int) -> Array:
@@ -91,6 +114,17 @@ def _halving_convolution(
         return block.reshape(batch, rows, columns, -1) @ part.reshape(-1, part.shape[-1])
 
     return product(0, 0) + product(0, 1) + product(1, 0) + product(1, 1)
+
+
+def _map_rows(fn: Callable[[Array, Array], Array], x: Array, kernel: Array, channels: int) -> Array:
+    """On a CPU, a few rows at a time: what the products leave stays in the cache, and is not kept."""
+    row_bytes = x[0, ..., 0].size * max(x.shape[-1], channels) * x.dtype.itemsize
+    limit = max(1, _CACHED_BYTES // row_bytes)
+    if jax.default_backend() != "cpu" or len(x) <= limit:
+        return fn(x, kernel)
+    rows = max(rows for rows in range(1, limit + 1) if len(x) % rows == 0)
+    y = jax.lax.map(lambda part: fn(part, kernel), x.reshape(-1, rows, *x.shape[1:]))
+    return y.reshape(len(x), *y.shape[2:])
 
 
 def dense(width: int, fan_in: int, name: str | None = None) -> nn.Dense:

@@ -45,11 +45,13 @@ def draw_given_latent(model: TrainedModel, key: Any, h: Any) -> np.ndarray:
 
 def draw_all(model: TrainedModel, images: np.ndarray, path: Path, *, num_chains: int = 100) -> None:
     """Every picture of a model: samples and their film, and, with latents, what the latents are good for."""
-    samples = draw_samples(model, jax.random.key(0), num_chains, num_snapshots=10)
+    num_snapshots = min(10, model.schedule.num_steps)
+    samples = draw_samples(model, jax.random.key(0), num_chains, num_snapshots)
     save_samples(clip(samples.x), path / "samples.png")
     film = clip(samples.snapshots[:, :10])
     plotting.save(plotting.plot_film_strip(film), path / "film_strip.png")
-    plotting.save_animation(film, path / "film.gif")
+    frames = [plotting.image_mosaic(frame, columns=5) for frame in film]
+    plotting.save_animation(frames, path / "film.gif")
     if not model.has_latents:
         return
     draw_reconstructions(model, images[:10], path / "reconstructions.png")
@@ -94,5 +96,4 @@ def _draw_inpainting(model: TrainedModel, images: np.ndarray, path: Path) -> Non
     h = initial_noise(jax.random.key(4), (len(images), model.config.network.num_hidden), jnp.float32)
     v, known = jnp.asarray(images), jnp.asarray(observed)
     completed = inpaint(model.energy.apply, model.theta, jax.random.key(5), v, known, h, model.schedule).x[0]
-    masked = np.where(observed, images, 0.5)
-    plotting.save(plotting.plot_inpainting(masked, clip(completed), images), path)
+    plotting.save(plotting.plot_inpainting(images, observed, clip(completed)), path)

@@ -1,0 +1,165 @@
+"""Time and memory of one iteration on the paper's MNIST network, each N in a process of its own.
+
+    taskset -c 0 python -m benchmarks.image_step
+
+The peak counts the interpreter, the initialisation and the compilation; with a warm compilation cache
+(`JAX_COMPILATION_CACHE_DIR`) the last is small.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from bism_jax import MDSM, BiSM, Fisher, Optimizers, StopGradient, Unrolled
+from bism_jax.methods import paper_adam
+from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
+from bism_jax.typing import Algorithm
+
+NUM_STEPS = (0, 5)
+MATRIX_SIZE = 1024
+# XLA's default schedule on a CPU favours concurrency, and holds a third more memory.
+COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
+    "cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure.
+
+    Attributes:
+        channels: of the energy's first convolution.
+        batch: rows of a minibatch of 32 x 32 images.
+        steps: iterations, after one that is not counted.
+        noise: of the lower level.
+        quick: 4 channels, 8 rows and 2 iterations, to see that it runs.
+    """
+
+    channels: int = 64
+    batch: int = 100
+    steps: int = 3
+    noise: Literal["fresh", "shared"] = "shared"
+    quick: bool = False
+
+
+class Measurement(NamedTuple):
+    """Seconds of each iteration, and the rest for one of them.
+
+    Attributes:
+        cpu: of the process, over all its threads.
+        wall: by the clock.
+        temporary_mib: what the compiler plans.
+        peak_mib: the largest resident memory of the process.
+        gflop: of the program.
+        matrix_gflops: the rate of a float32 matrix product, in GFLOP a CPU second.
+    """
+
+    cpu: list[float]
+    wall: list[float]
+    temporary_mib: float
+    peak_mib: float
+    gflop: float
+    matrix_gflops: float
+
+
+def bound_algorithm(num_steps: int, options: Options) -> Algorithm:
+    """The paper's setting with N differentiated steps."""
+    method = BiSM(
+        MDSM(),
+        Fisher(),
+        lower_steps=5,
+        hypergradient=Unrolled(num_steps) if num_steps else StopGradient(0),
+        noise=options.noise,
+        keep_unrolled=False,
+        optimizers=Optimizers(paper_adam(1e-4), paper_adam(1e-4)),
+    )
+    return method.bind(ResidualEnergy(50, options.channels), ConvGaussianPosterior(50))
+
+
+def measure(num_steps: int, options: Options) -> Measurement:
+    """Compiles and runs the iterations in this process."""
+    algorithm = bound_algorithm(num_steps, options)
+    rng = np.random.default_rng(0)
+    v = jnp.asarray(rng.uniform(size=(options.batch, 32, 32, 1)), jnp.float32)
+    key = jax.random.key(0)
+    state = algorithm.init(key, v)
+    lowered = jax.jit(algorithm.step, donate_argnums=1).lower(key, state, v)
+    step: Any = lowered.compile(compiler_options=COMPILER_OPTIONS.get(jax.default_backend()))
+    del lowered
+    cpu, wall = [], []
+    for index in range(options.steps + 1):
+        start = time.process_time(), time.perf_counter()
+        state, info = step(jax.random.fold_in(key, index), state, v)
+        jax.block_until_ready((state, info))
+        cpu.append(time.process_time() - start[0])
+        wall.append(time.perf_counter() - start[1])
+    peak = _peak_mib()
+    gflop = program_gflop(algorithm.step, state, v)
+    temporary = step.memory_analysis().temp_size_in_bytes / 2**20
+    return Measurement(cpu[1:], wall[1:], temporary, peak, gflop, matrix_gflops())
+
+
+def program_gflop(step: Callable[..., Any], state: Any, v: jax.Array) -> float:
+    """By XLA's count at 2 and 4 rows, in which it is linear: it counts the body of a loop over rows once."""
+
+    def at(rows: int) -> float:
+        analysis: Any = jax.jit(step).lower(jax.random.key(0), state, v[:rows]).cost_analysis()
+        return analysis["flops"] / 1e9
+
+    few, more = at(2), at(4)
+    return few + (more - few) * (len(v) - 2) / 2
+
+
+def matrix_gflops() -> float:
+    """The best of 5 products, in GFLOP a CPU second."""
+    matrix = jax.random.normal(jax.random.key(0), (MATRIX_SIZE, MATRIX_SIZE))
+    product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+    times = []
+    for _ in range(5):
+        start = time.process_time()
+        jax.block_until_ready(product(matrix, matrix))
+        times.append(time.process_time() - start)
+    return 2e-9 * MATRIX_SIZE**3 / min(times)
+
+
+def main(options: Options) -> None:
+    """Prints a Markdown table."""
+    if options.quick:
+        options = replace(options, channels=4, batch=8, steps=2)
+    context = multiprocessing.get_context("spawn")
+    print("| N | CPU s, median (min) | wall s | temporaries MiB | peak MiB | GFLOP | GFLOP/s | product |")
+    print("|---|---|---|---|---|---|---|---|")
+    medians = []
+    for num_steps in NUM_STEPS:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            result = pool.submit(measure, num_steps, options).result()
+        median, best = float(np.median(result.cpu)), min(result.cpu)
+        medians.append(median)
+        wall = f"{np.median(result.wall):.2f} ({min(result.wall):.2f})"
+        print(
+            f"| {num_steps} | {median:.2f} ({best:.2f}) | {wall} "
+            f"| {result.temporary_mib:.0f} | {result.peak_mib:.0f} | {result.gflop:.0f} "
+            f"| {result.gflop / best:.0f} | {result.matrix_gflops:.0f} |",
+            flush=True,
+        )
+    print(f"\nCPU time of N = {NUM_STEPS[1]} over N = {NUM_STEPS[0]}: {medians[1] / medians[0]:.2f}")
+
+
+def _peak_mib() -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
