@@ -115,7 +115,7 @@ def _structure(flow: CouplingFlow, dtype: Any) -> Any:
 
 
 def _scale() -> Any:
-    """The scale of an affine map, 1 where the perceptron is 0, and bounded so that the inverse stays finite."""
+    """The scale of an affine map, 1 where the perceptron is 0, bounded so that the inverse stays finite."""
     from paramax import Parameterize
     from paramax.utils import inv_softplus
 
