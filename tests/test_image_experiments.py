@@ -163,3 +163,10 @@ def test_a_run_is_trained_sampled_and_measured(tmp_path, real_data_dir, request,
     assert json.loads((folder / "evaluation" / "metrics.json").read_text()) == metrics
     with pytest.raises(FileExistsError, match="num_samples=150, not 151"):
         evaluate.run(dataclasses.replace(options, num_samples=151))
+
+
+def test_a_flow_has_a_location_too(tmp_path):
+    config = dataclasses.replace(TINY, network=dataclasses.replace(TINY.network, posterior="flow"))
+    folder, _, _ = write_run(tmp_path / "run", config)
+    v = np.zeros((2, 32, 32, 1), np.float32)
+    assert np.isfinite(read_trained(folder).latent_mean(v)).all()

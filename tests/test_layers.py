@@ -26,6 +26,7 @@ OWNERS = {
     "flax": "models",
     "flowjax": "models",
     "equinox": "models",
+    "paramax": "models",
     "tensorflow_datasets": "data",
     "orbax": "training",
     "matplotlib": "plotting",

@@ -133,7 +133,8 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     values = _trace(name, log_prob, batch, h)
     _check_row_values(name, "one log_prob a row", values, batch_size)
     _check_rows(name, lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, batch, h)
-    _check_noise(name, lambda v, seed: sample(phi, v, seed).h, batch)
+    if not _is_traced(phi):
+        _check_noise(name, lambda v, seed: sample(phi, v, seed).h, batch)
     return h
 
 

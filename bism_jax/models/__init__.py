@@ -6,7 +6,7 @@ from bism_jax.models.cifar_resnet import CifarResNet, load_cifar_resnet
 from bism_jax.models.conv_decoder import ConvDecoder
 from bism_jax.models.conv_posterior import ConvEncoder, ConvGaussianPosterior
 from bism_jax.models.factored import FactoredEnergy, factor, without_features
-from bism_jax.models.flow_posterior import FlowPosterior
+from bism_jax.models.flow_posterior import ConditionalFlow, FlowPosterior
 from bism_jax.models.gaussian_posterior import DiagonalGaussian, GaussianPosterior
 from bism_jax.models.grbm import GRBM
 from bism_jax.models.image_classifier import ImageClassifier
@@ -23,6 +23,7 @@ __all__ = [
     "GRBM",
     "BernoulliPosterior",
     "CifarResNet",
+    "ConditionalFlow",
     "ConvDecoder",
     "ConvEncoder",
     "ConvGaussianPosterior",

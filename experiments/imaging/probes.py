@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 
 from bism_jax.data import LabelledImages, load_image_split
 from bism_jax.evaluation import auroc, latent_probe, ood_scores
-from experiments.imaging.trained import TrainedModel
+from experiments.imaging.trained import TrainedModel, latent_location
 
 _OTHER_DATA = {
     "mnist": ("fashion_mnist",),
@@ -27,7 +27,7 @@ def probe_accuracies(model: TrainedModel, train: LabelledImages, test: LabelledI
     """Test accuracy of a linear classifier on the latents' means, and on as many principal components."""
     parts: Any = (train.images, train.labels, test.images, test.labels)
     mean, components = _principal_components(train.images, model.config.network.num_hidden)
-    latents = latent_probe(lambda phi, v: _point(_latents(model, v)), None, *parts)
+    latents = latent_probe(lambda phi, v: _point(latent_location(model.posterior, phi, v)), model.phi, *parts)
     principal = latent_probe(
         lambda phi, v: _point((jnp.reshape(v, (len(v), -1)) - mean) @ components), None, *parts
     )
@@ -55,8 +55,8 @@ def _scores(model: TrainedModel, images: np.ndarray, score: Any) -> np.ndarray:
         return -np.concatenate(
             [np.asarray(energies(block)) for block in np.array_split(images, len(images) // 100)]
         )
-    if score == "energy" and not hasattr(model.posterior.apply(model.phi, images[:1]), "mean"):
-        score = "bound"
+    if score == "energy" and model.config.network.posterior == "flow":
+        score = "bound"  # a flow has no mean
     return ood_scores(
         model.energy,
         model.posterior,
@@ -78,11 +78,6 @@ def _principal_components(images: np.ndarray, number: int) -> tuple[np.ndarray, 
     mean = rows.mean(axis=0)
     _, vectors = np.linalg.eigh((rows - mean).T @ (rows - mean))
     return mean.astype(np.float32), vectors[:, -number:].astype(np.float32)
-
-
-def _latents(model: TrainedModel, v: Any) -> Any:
-    q = model.posterior.apply(model.phi, v)
-    return q.mean if hasattr(q, "mean") else q.transform(jnp.zeros_like(q.draw_noise(jax.random.key(0))))[0]
 
 
 def _point(location: Any) -> Any:

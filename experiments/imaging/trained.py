@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +110,15 @@ def read_trained(path: Path) -> TrainedModel:
     return build(config, params["theta"], params["phi"])
 
 
+def latent_location(posterior: Any, phi: Any, v: Any) -> Any:
+    """The mean of q(h | v), or, of a flow, which has none in closed form, its sample at zero noise."""
+    q = posterior.apply(phi, v)
+    try:
+        return q.mean
+    except NotImplementedError:
+        return q.transform(jnp.zeros_like(q.draw_noise(jax.random.key(0))))[0]
+
+
 def _template(config: ImageConfig) -> dict[str, Any]:
     """Shapes of the parameters."""
     energy, posterior, key = make_energy(config), make_posterior(config), jax.random.key(0)
@@ -126,9 +134,4 @@ def _named(tree: Any) -> list[tuple[str, Any]]:
     return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _latent_mean(posterior: Any, phi: Any, v: Any) -> Any:
-    q = posterior.apply(phi, v)
-    if hasattr(q, "mean"):
-        return q.mean
-    return q.transform(jnp.zeros_like(q.draw_noise(jax.random.key(0))))[0]
+_latent_mean = jax.jit(latent_location, static_argnums=0)
