@@ -1,5 +1,7 @@
 """Factored energies: the same numbers as the plain form, at the cost of one pass through the trunk."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,6 +78,24 @@ def test_the_factored_form_is_the_plain_form(x64, method):
     theta, phi, v = params()
     found = one_step(method, Factored(), GaussianPosterior(3), theta, phi, v)
     assert_equal(found, one_step(method, plain(Factored()), GaussianPosterior(3), theta, phi, v))
+
+
+def test_factors_of_another_energy_are_named(x64):
+    class Wrong(Factored):
+        def __call__(self, theta, v, h):
+            return super().__call__(theta, v, h) + 1e-2 * (v.sum(-1) * h.sum(-1))
+
+    class Lost(Factored):
+        def head(self, theta, v, features, h):
+            return super().head(theta, v, {"f": features["g"]}, h)
+
+        def __call__(self, theta, v, h):
+            return Factored.head(self, theta, v, self.features(theta, v), h)
+
+    theta, phi, v = params()
+    for energy, message in ((Wrong(), "not its value at"), (Lost(), "head(v, features(v), h) cannot be")):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            one_step(METHODS["shared"], energy, GaussianPosterior(3), theta, phi, v)
 
 
 @pytest.mark.slow

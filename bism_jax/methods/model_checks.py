@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax.jaxprs import has_gradient, is_floating
-from bism_jax.models import Model
+from bism_jax.models import Model, factor, is_factored
 from bism_jax.objectives import draw_latent_noise, latent_log_prob, sample_latents
 from bism_jax.typing import Params
 
@@ -25,11 +25,13 @@ def check_latent_model(
 
     Raises:
         ValueError: for a posterior whose batch shape is not `(B,)` or whose samples are not
-            reparameterised; an energy without a gradient in theta, v or h; either where it cannot be
-            called, has the wrong shape, or gives a row what depends on the others.
+            reparameterised; an energy without a gradient in theta, v or h, or whose `features` and `head`
+            are not its factors; either where it cannot be called, has the wrong shape, or gives a row what
+            depends on the others.
     """
     h = _check_posterior(posterior, phi, batch)
     _check_energy(energy, theta, batch, h)
+    _check_factors(energy, theta, batch, h)
     if not has_gradient(energy.apply, 2, theta, batch, h):
         raise ValueError(
             f"energy_fn={energy.name} has no gradient with respect to h: the posterior would have nothing to "
@@ -84,6 +86,25 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
     if not has_gradient(energy.apply, 1, theta, *args):
         raise ValueError(f"{name} has no gradient with respect to v, so it has no score to match.")
     _check_rows(name, energy.apply, theta, *args)
+
+
+def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
+    """`features` and `head`, where the energy has both, must give the energy itself."""
+    if not is_factored(energy) or _is_traced(theta, v, h):
+        return
+    name, factored = f"energy_fn={energy.name}", factor(energy)
+
+    def both(*args: Any) -> tuple[Array, Array]:
+        return energy.apply(*args), _call(f"{name}: head(v, features(v), h)", factored, *args)
+
+    values, factors = jax.jit(both)(theta, _probe(v), _probe(h))
+    tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
+    if not np.allclose(factors, values, tolerance, tolerance, equal_nan=True):
+        raise ValueError(
+            f"{name} has methods features and head, but head(v, features(v), h) is not its value at (v, h), "
+            f"by up to {np.abs(factors - values).max():.3g}: training would use the former and all else "
+            "the latter. Make the energy call both, or rename one."
+        )
 
 
 def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
@@ -173,11 +194,12 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
     if _is_traced(params, args):
         return  # under a transformation there are no values to look at
     rows = tuple(_probe(arg) for arg in args)
-    values = jax.jit(fn)(params, *rows)
-    reversed_values = jax.jit(fn)(params, *(row[::-1] for row in rows))[::-1]
+    compiled = jax.jit(fn).lower(params, *rows).compile()  # ahead of time, so that the executable is freed
+    values = compiled(params, *rows)
+    reversed_values = compiled(params, *(row[::-1] for row in rows))[::-1]
     tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
     same_order = np.allclose(values, reversed_values, tolerance, tolerance, equal_nan=True)
-    alone = jax.jit(fn)(params, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))
+    alone = compiled(params, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))
     same_alone = np.allclose(values[0], alone[0], tolerance, tolerance, equal_nan=True)
     floating = {index: row for index, row in enumerate(rows) if is_floating(row)}
 

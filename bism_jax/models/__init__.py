@@ -5,7 +5,7 @@ from bism_jax.models.bernoulli_posterior import BernoulliPosterior, RelaxedBerno
 from bism_jax.models.cifar_resnet import CifarResNet, load_cifar_resnet
 from bism_jax.models.conv_decoder import ConvDecoder
 from bism_jax.models.conv_posterior import ConvEncoder, ConvGaussianPosterior
-from bism_jax.models.factored import FactoredEnergy, factor, without_features
+from bism_jax.models.factored import FactoredEnergy, factor, is_factored, without_features
 from bism_jax.models.flow_posterior import ConditionalFlow, FlowPosterior
 from bism_jax.models.gaussian_posterior import DiagonalGaussian, GaussianPosterior
 from bism_jax.models.grbm import GRBM
@@ -45,6 +45,7 @@ __all__ = [
     "as_model",
     "factor",
     "image_features",
+    "is_factored",
     "load_cifar_resnet",
     "load_inception_v3",
     "maximum_likelihood",

@@ -29,6 +29,11 @@ class FactoredEnergy:
         return self.head(theta, v, self.features(theta, v), h)
 
 
+def is_factored(energy: Model) -> bool:
+    """Whether a model has `features` and `head` of its own."""
+    return energy.method("features") is not None and energy.method("head") is not None
+
+
 def factor(energy: Model) -> FactoredEnergy:
     """The factored form of a model: its own `features` and `head`, or no features at all."""
     features, head = energy.method("features"), energy.method("head")

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 _POWER_ITERATIONS = 8
-_CACHED_BYTES = 2**20
+_CACHED_BYTES = 2**18
 
 
 class Conv(nn.Module):

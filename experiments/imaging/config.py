@@ -172,7 +172,8 @@ def _small(config: ImageConfig) -> ImageConfig:
         network=dataclasses.replace(config.network, channels=8, num_blocks=6, widths=(16, 32, 64)),
         training=dataclasses.replace(config.training, learning_rate=1e-3),
         sampling=SamplingConfig(0.045, 100, 400, 40),
-        iterations=6_000,
+        iterations=8_000,
+        batch_size=50,
         checkpoint_every=500,
         picture_every=2_000,
     )
