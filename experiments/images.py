@@ -20,10 +20,10 @@ import tyro
 
 import bism_jax
 from bism_jax import plotting
-from bism_jax.data import load_image_split
+from bism_jax.data import MirroredImages, load_image_split
 from bism_jax.training import CSVLog, Snapshot
 from experiments.imaging import pictures
-from experiments.imaging.config import Data, ImageConfig, Preset, preset
+from experiments.imaging.config import MIRRORED, Data, ImageConfig, Preset, preset
 from experiments.imaging.networks import make_energy, make_method, make_posterior
 from experiments.imaging.trained import build, write_weights
 from experiments.launch.distributed import initialize_from_environment
@@ -52,7 +52,7 @@ def run(config: ImageConfig) -> Path:
     test = load_image_split(config.data, "test", config.data_dir).images
     folder = RunFolder("images", config, config.output or _default_folder(config)).path
     start = time.perf_counter()
-    result = _fit(config, train, folder)
+    result = _fit(config, MirroredImages(train) if config.data in MIRRORED else train, folder)
     seconds = time.perf_counter() - start
     if jax.process_index() > 0:
         return folder
@@ -66,7 +66,7 @@ def run(config: ImageConfig) -> Path:
     return folder
 
 
-def _fit(config: ImageConfig, train: np.ndarray, folder: Path) -> bism_jax.FitResult:
+def _fit(config: ImageConfig, train: Any, folder: Path) -> bism_jax.FitResult:
     return bism_jax.fit(
         make_energy(config),
         make_posterior(config),

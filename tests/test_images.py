@@ -584,3 +584,16 @@ def test_what_is_no_array_is_named():
         data.check_images("train", split)
     with pytest.raises(TypeError, match=r"not a list\."):
         data.check_images("train", [1, 2])
+
+
+def test_mirrored_images_come_once_each_way():
+    images = noise(3, 8, 8, 3)
+    mirrored = data.MirroredImages(images)
+    rows = np.stack(mirrored.__getitems__(range(len(mirrored))))
+    np.testing.assert_array_equal(rows[:3], images)
+    np.testing.assert_array_equal(rows[3:, :, 0], images[:, :, -1])
+    np.testing.assert_array_equal(rows[3:, :, ::-1], images)
+    with pytest.raises(IndexError, match="6"):
+        mirrored[6]
+    with pytest.raises(ValueError, match="images has dtype uint8"):
+        data.MirroredImages((255 * images).astype(np.uint8))

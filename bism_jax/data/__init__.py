@@ -6,6 +6,7 @@ from bism_jax.data.image_checks import check_images
 from bism_jax.data.image_folder import load_image_folder
 from bism_jax.data.image_sets import ImageSplits, LabelledImages
 from bism_jax.data.images import load_image_split, load_images
+from bism_jax.data.mirrored import MirroredImages
 from bism_jax.data.splits import Splits
 from bism_jax.data.toy import (
     TOYS,
@@ -24,6 +25,7 @@ __all__ = [
     "TOYS",
     "ImageSplits",
     "LabelledImages",
+    "MirroredImages",
     "Splits",
     "ToyDensity",
     "check_images",

@@ -32,9 +32,9 @@ def load_images(name: str, data_dir: str | Path | None = None) -> ImageSplits:
     | `celeba` | centre 140 x 140 x 3, resized; no labels | 162,770 / 19,867 / 19,962, its own splits |
 
     The preparation and the splits of Bao et al., "Bi-level Score Matching for Learning Energy-based Latent
-    Variable Models", NeurIPS 2020 (arXiv 2010.07856); its code also mirrors CelebA's images at random, which
-    is left to the caller. The last 10,000 stored training images validate. tensorflow-datasets stores the
-    images in an order of its own, so those are other images than in an archive.
+    Variable Models", NeurIPS 2020 (arXiv 2010.07856); its code also mirrors CelebA's images at random, for
+    which there is `MirroredImages`. The last 10,000 stored training images validate. tensorflow-datasets
+    stores the images in an order of its own, so those are other images than in an archive.
 
     Reads what is in the folder, and downloads nothing:
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 Data = Literal["mnist", "fashion_mnist", "cifar10", "celeba"]
 Preset = Literal["smoke", "small", "paper"]
+MIRRORED = ("celeba",)  # as in the paper's code
 _GREY = ("mnist", "fashion_mnist")
 _PLACE = {"parallel", "data_dir", "output", "progress"}
 
