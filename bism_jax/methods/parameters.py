@@ -78,8 +78,7 @@ def init_module(
     if model.init is None:
         raise _missing(model, argument)
     try:
-        # Compiled, the forward pass is dropped as dead code, and ahead of time, the executable is freed.
-        return jax.jit(model.init).lower(rng_key, *args).compile()(rng_key, *args)
+        return jax.jit(model.init)(rng_key, *args)  # compiled, the forward pass is dropped as dead code
     except Exception as error:
         if str(error).startswith(argument):
             raise
