@@ -589,7 +589,7 @@ def test_what_is_no_array_is_named():
 def test_mirrored_images_come_once_each_way():
     images = noise(3, 8, 8, 3)
     mirrored = data.MirroredImages(images)
-    rows = np.stack(mirrored.__getitems__(range(len(mirrored))))
+    rows = np.stack([mirrored[index] for index in range(len(mirrored))])
     np.testing.assert_array_equal(rows[:3], images)
     np.testing.assert_array_equal(rows[3:, :, 0], images[:, :, -1])
     np.testing.assert_array_equal(rows[3:, :, ::-1], images)

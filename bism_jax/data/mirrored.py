@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 
@@ -39,7 +37,3 @@ class MirroredImages:
             raise IndexError(f"index {index} is not within 0 .. {2 * number - 1}.")
         image = self._images[index % number]
         return image if index < number else image[:, ::-1]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Float[np.ndarray, "height width channels"]]:
-        """Several of them."""
-        return [self[index] for index in indices]

@@ -92,14 +92,10 @@ def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
     """`features` and `head`, where the energy has both, must give the energy itself."""
     if not is_factored(energy) or _is_traced(theta, v, h):
         return
-    name, factored = f"energy_fn={energy.name}", factor(energy)
-
-    def both(*args: Any) -> tuple[Array, Array]:
-        return energy.apply(*args), _call(f"{name}: head(v, features(v), h)", factored, *args)
-
-    values, factors = jax.jit(both)(theta, _probe(v), _probe(h))
-    tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
-    if not np.allclose(factors, values, tolerance, tolerance, equal_nan=True):
+    name, args = f"energy_fn={energy.name}", (theta, _probe(v), _probe(h))
+    factors = _call(f"{name}: head(v, features(v), h)", jax.jit(factor(energy)), *args)
+    values = jax.jit(energy.apply)(*args)  # compiled for the check of its rows
+    if not _agree(factors, values):
         raise ValueError(
             f"{name} has methods features and head, but head(v, features(v), h) is not its value at (v, h), "
             f"by up to {np.abs(factors - values).max():.3g}: training would use the former and all else "
@@ -196,10 +192,9 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
     rows = tuple(_probe(arg) for arg in args)
     values = jax.jit(fn)(params, *rows)
     reversed_values = jax.jit(fn)(params, *(row[::-1] for row in rows))[::-1]
-    tolerance = 1e3 * float(jnp.finfo(values.dtype).eps)
-    same_order = np.allclose(values, reversed_values, tolerance, tolerance, equal_nan=True)
+    same_order = _agree(values, reversed_values)
     alone = jax.jit(fn)(params, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))
-    same_alone = np.allclose(values[0], alone[0], tolerance, tolerance, equal_nan=True)
+    same_alone = _agree(values[0], alone[0])
     floating = {index: row for index, row in enumerate(rows) if is_floating(row)}
 
     def first_value(floating: dict[int, Array], params: Params) -> Array:
@@ -212,6 +207,12 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
             "the gradient of their sum would not be a score. Remove what mixes rows (batch normalisation, a "
             "mean over the batch, an index by position)."
         )
+
+
+def _agree(found: Array, expected: Array) -> bool:
+    """Equal but for rounding."""
+    tolerance = 1e3 * float(jnp.finfo(found.dtype).eps)
+    return np.allclose(found, expected, tolerance, tolerance, equal_nan=True)
 
 
 def _check_noise(name: str, sample: Callable[[Array, int], Array], batch: Array) -> None:
