@@ -1,7 +1,5 @@
 """Image energies and posteriors against NumPy formulas in float64."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,57 +14,22 @@ from bism_jax.models import (
     factor,
 )
 from bism_jax.models.image_layers import largest_singular_value
+from tests.numpy_layers import elu, flat, layer, numpy_conv, residual_block
 
 SIZE, CHANNELS, LATENTS = 8, 2, 3
-
-
-def flat(params):
-    """Parameters by a path such as `trunk/block_0/...`, in the order of the network."""
-    leaves = jax.tree_util.tree_leaves_with_path(params["params"])
-    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def numpy_conv(x, kernel, stride=1):
-    """A convolution with zero padding, entry by entry."""
-    size = kernel.shape[0]
-    x = np.pad(x, ((0, 0), (size // 2,) * 2, (size // 2,) * 2, (0, 0)))
-    rows = (x.shape[1] - size) // stride + 1
-    out = np.zeros((len(x), rows, rows, kernel.shape[-1]))
-    for i, j in itertools.product(range(rows), range(rows)):
-        window = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
-        out[:, i, j] = np.tensordot(window, kernel, 3)
-    return out
-
-
-def numpy_pool(x):
-    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
-
-
-def elu(x):
-    return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
 
 
 def numpy_energy(params, v, h, num_blocks):
     """The paper's formulas, with the pooling after the convolution."""
     params = flat(params)
-
-    def layer(prefix, name):
-        return params.get(f"{prefix}/{name}/kernel"), params.get(f"{prefix}/{name}/bias", 0)
-
-    kernel, bias = layer("trunk", "Conv_0")
+    kernel, bias = layer(params, "trunk/Conv_0")
     x = numpy_conv(v, kernel) + bias
     for index in range(num_blocks):
         halves = index % (num_blocks // 3) == 0
-        prefix = f"trunk/_ResidualBlock_{index}"
-        pool = numpy_pool if halves else lambda x: x
-        inner = numpy_conv(elu(x), layer(prefix, "Conv_0")[0])
-        kernel, bias = layer(prefix, "Conv_1")
-        residual = pool(numpy_conv(elu(inner), kernel) + bias)
-        kernel, bias = layer(prefix, "Conv_2")
-        x = residual + numpy_conv(pool(x), kernel) + bias
-    kernel, bias = layer("trunk", "Dense_0")
+        x = residual_block(params, f"trunk/ResidualBlock_{index}", x, elu, halves)
+    kernel, bias = layer(params, "trunk/Dense_0")
     f = x.reshape(len(x), -1) @ kernel + bias
-    kernel, bias = params["joint/kernel"], params["joint/bias"]
+    kernel, bias = layer(params, "joint")
     return (elu(np.concatenate([f + h, h], axis=1) @ kernel + bias) ** 2).sum(axis=1)
 
 
@@ -139,10 +102,10 @@ def test_spectral_norm_leaves_no_scale():
     v, h = images(dtype=jnp.float32), latents(jnp.float32)
     theta = jax.jit(energy.init)(jax.random.key(2), v, h)
     apply = jax.jit(energy.apply)
-    block = theta["params"]["trunk"]["_ResidualBlock_0"]
+    block = theta["params"]["trunk"]["ResidualBlock_0"]
     scaled = jax.tree.map(lambda leaf: leaf, theta)
     kernel = 7 * block["Conv_0"]["kernel"]
-    scaled["params"]["trunk"]["_ResidualBlock_0"] = {**block, "Conv_0": {"kernel": kernel}}
+    scaled["params"]["trunk"]["ResidualBlock_0"] = {**block, "Conv_0": {"kernel": kernel}}
     np.testing.assert_allclose(apply(theta, v, h), apply(scaled, v, h), rtol=1e-4)
 
 

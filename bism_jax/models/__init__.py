@@ -16,6 +16,8 @@ from bism_jax.models.linear_gaussian import LinearGaussian, maximum_likelihood
 from bism_jax.models.mlp_critic import MLPCritic
 from bism_jax.models.mlp_decoder import MLPDecoder
 from bism_jax.models.mlp_energy import MLPEnergy
+from bism_jax.models.reconstruction_energy import ReconstructionEnergy
+from bism_jax.models.reconstruction_free_energy import ReconstructionFreeEnergy
 from bism_jax.models.residual_energy import ResidualEnergy
 from bism_jax.models.residual_free_energy import ResidualFreeEnergy
 
@@ -39,6 +41,8 @@ __all__ = [
     "MLPDecoder",
     "MLPEnergy",
     "Model",
+    "ReconstructionEnergy",
+    "ReconstructionFreeEnergy",
     "RelaxedBernoulli",
     "ResidualEnergy",
     "ResidualFreeEnergy",

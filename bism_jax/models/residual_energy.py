@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.models.image_layers import Conv, dense, mean_pool
-
-NUM_STAGES = 3  # each halves height and width
+from bism_jax.models.image_layers import Conv, dense
+from bism_jax.models.residual_block import NUM_HALVINGS, ResidualBlock, check_images, check_latents
 
 
 class ResidualEnergy(nn.Module):
@@ -72,8 +71,8 @@ class ResidualEnergy(nn.Module):
         h: Float[Array, "batch latent"],
     ) -> Float[Array, " batch"]:
         """E(v, h) given f(v), `[B]`."""
-        _check_latents(h, (v.shape[0], self.num_hidden))
-        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_STAGES
+        check_latents(h, (v.shape[0], self.num_hidden))
+        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
         joint = jnp.concatenate([features + h, h], axis=-1)
         terms = dense(num_terms, joint.shape[-1], name="joint")(joint)
         return (self.activation(terms) ** 2).sum(axis=-1)
@@ -98,43 +97,11 @@ class ResidualTrunk(nn.Module):
     @nn.compact
     def __call__(self, v: Float[Array, "batch height width colours"]) -> Float[Array, "batch outputs"]:
         """`[B, height, width, colours] -> [B, num_outputs]`."""
-        _check_images(v)
+        check_images(v)
         x = Conv(self.channels, spectral_norm=self.spectral_norm, dtype=self.dtype)(v)
-        for stage in range(NUM_STAGES):
+        for stage in range(NUM_HALVINGS):
             width = self.channels * 2 ** (stage + 1)
-            for block in range(self.num_blocks // NUM_STAGES):
-                x = _ResidualBlock(width, block == 0, self.activation, self.spectral_norm, self.dtype)(x)
+            for block in range(self.num_blocks // NUM_HALVINGS):
+                x = ResidualBlock(width, block == 0, self.activation, self.spectral_norm, self.dtype)(x)
         x = x.reshape(x.shape[0], -1).astype(v.dtype)
         return dense(self.num_outputs, x.shape[-1])(x)
-
-
-class _ResidualBlock(nn.Module):
-    channels: int
-    halves: bool
-    activation: Callable[[Array], Array]
-    spectral_norm: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        options = {"spectral_norm": self.spectral_norm, "dtype": self.dtype}
-        reduce: Literal["mean"] | None = "mean" if self.halves else None
-        inner = Conv(x.shape[-1], self.activation, use_bias=False, **options)(x)
-        residual = Conv(self.channels, self.activation, reduce=reduce, **options)(inner)
-        shortcut = Conv(self.channels, size=1, **options)(mean_pool(x) if self.halves else x)
-        return residual + shortcut
-
-
-def _check_images(v: Array) -> None:
-    if v.ndim != 4 or v.shape[-1] not in (1, 3) or any(size % 2**NUM_STAGES for size in v.shape[1:3]):
-        raise ValueError(
-            f"v has shape {v.shape}; it must be [batch, height, width, 1 or 3 colours], with a height and a "
-            f"width that are multiples of {2**NUM_STAGES}. Pad the images, or move the colours to the end."
-        )
-
-
-def _check_latents(h: Array, shape: tuple[int, int]) -> None:
-    if h.shape != shape:
-        raise ValueError(
-            f"h has shape {h.shape}, not {shape}: one vector of num_hidden={shape[1]} latents a row of v."
-        )

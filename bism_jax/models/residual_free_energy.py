@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.models.image_layers import dense
-from bism_jax.models.residual_energy import NUM_STAGES, ResidualTrunk
+from bism_jax.models.residual_block import NUM_HALVINGS
+from bism_jax.models.residual_energy import ResidualTrunk
 
 
 class ResidualFreeEnergy(nn.Module):
@@ -51,7 +52,7 @@ class ResidualFreeEnergy(nn.Module):
         features = ResidualTrunk(
             self.num_features, self.channels, self.num_blocks, self.activation, self.spectral_norm, self.dtype
         )(v)
-        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_STAGES
+        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
         terms = dense(num_terms, self.num_features, name="joint")(features)
         return (self.activation(terms) ** 2).sum(axis=-1)
 

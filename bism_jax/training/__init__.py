@@ -2,6 +2,7 @@
 
 from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Snapshot, TensorBoardLog
 from bism_jax.training.fit import FitResult, fit
+from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.run import DivergenceError
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "Snapshot",
     "TensorBoardLog",
     "fit",
+    "release_freed_memory",
 ]

@@ -21,6 +21,7 @@ from bism_jax.training.data_source import DataSource, as_data_source
 from bism_jax.training.devices import make_layout
 from bism_jax.training.history import History
 from bism_jax.training.loop import LoopState, TrainingLoop, runs_slowly_in_loop, start_state
+from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.run import Run
 from bism_jax.typing import Method, Params
 
@@ -107,6 +108,7 @@ def fit(
     init_key, loop_key = jax.random.split(key)
     example = jnp.asarray(source.example())
     method_state = algorithm.init(init_key, example)
+    release_freed_memory()
     state = start_state(method_state, loop_key, ema_decay)
     history, store = History(), None
     with contextlib.ExitStack() as at_the_end:
@@ -128,6 +130,7 @@ def fit(
         key_impl = str(jax.random.key_impl(key))
         one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
         loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
+        release_freed_memory()
         run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
         run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
     final = loop.host_state()

@@ -19,17 +19,18 @@ class NetworkConfig:
     """The energy and the posterior.
 
     Attributes:
-        energy: paper (ELU, as published) or smooth (SiLU).
+        energy: paper (a residual network with ELU, as published), smooth (with SiLU), or reconstruction (the
+            error of a U-Net, which learns in fewer iterations).
         posterior: gaussian (convolutions) or flow (a coupling flow on top of them).
         num_hidden: latents.
         channels: of the energy's first convolution.
-        num_blocks: of the energy's residual network, 6 or 9.
+        num_blocks: of a residual network, 6 or 9.
         widths: channels of the posterior's convolutions.
         spectral_norm: divide the energy's convolutions by their spectral norm.
         bfloat16: convolve in bfloat16.
     """
 
-    energy: Literal["paper", "smooth"] = "paper"
+    energy: Literal["paper", "smooth", "reconstruction"] = "paper"
     posterior: Literal["gaussian", "flow"] = "gaussian"
     num_hidden: int = 50
     channels: int = 64

@@ -27,6 +27,8 @@ from bism_jax.models import (
     ConvDecoder,
     ConvEncoder,
     ConvGaussianPosterior,
+    ReconstructionEnergy,
+    ReconstructionFreeEnergy,
     ResidualEnergy,
     ResidualFreeEnergy,
 )
@@ -35,18 +37,19 @@ from experiments.imaging.config import ImageConfig
 WITH_LATENTS = ("bimdsm", "vages")
 
 
-def make_energy(config: ImageConfig) -> ResidualEnergy | ResidualFreeEnergy:
+def make_energy(config: ImageConfig) -> Any:
     """The energy; one without latents for the methods that have none in it."""
-    network = config.network
-    make = ResidualEnergy if config.training.name in WITH_LATENTS else ResidualFreeEnergy
-    return make(
-        network.num_hidden,
-        network.channels,
-        network.num_blocks,
-        activation=nn.elu if network.energy == "paper" else jax.nn.silu,
-        spectral_norm=network.spectral_norm,
-        dtype=jnp.bfloat16 if network.bfloat16 else None,
-    )
+    network, with_latents = config.network, config.training.name in WITH_LATENTS
+    options: dict[str, Any] = {
+        "spectral_norm": network.spectral_norm,
+        "dtype": jnp.bfloat16 if network.bfloat16 else None,
+    }
+    if network.energy == "reconstruction":
+        reconstruction = ReconstructionEnergy if with_latents else ReconstructionFreeEnergy
+        return reconstruction(network.num_hidden, network.channels, **options)
+    residual = ResidualEnergy if with_latents else ResidualFreeEnergy
+    options["activation"] = nn.elu if network.energy == "paper" else jax.nn.silu
+    return residual(network.num_hidden, network.channels, network.num_blocks, **options)
 
 
 def make_posterior(config: ImageConfig) -> Any:
