@@ -143,9 +143,18 @@ def test_moving_average_is_its_recursion():
     )
     start = train(num_steps=0).theta
     expected = start
-    for snapshot in averages:
-        expected = jax.tree.map(lambda e, t: 0.9 * e + 0.1 * t, expected, snapshot.theta)
+    for decay, snapshot in zip((1 / 10, 2 / 11, 3 / 12), averages, strict=True):  # 0.9 only later
+        expected = jax.tree.map(lambda e, t, d=decay: d * e + (1 - d) * t, expected, snapshot.theta)
     for left, right in zip(jax.tree.leaves(result.theta_ema), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-7)
+
+
+def test_moving_average_ends_at_its_decay():
+    averages = []
+    train(num_steps=84, steps_per_call=1, callbacks=[Evaluate(lambda s: averages.append(s) or {}, every=1)])
+    before, after = averages[-2:]  # (1 + t) / (10 + t) is above 0.9 from t = 80 on
+    expected = jax.tree.map(lambda e, t: 0.9 * e + 0.1 * t, before.theta_ema, after.theta)
+    for left, right in zip(jax.tree.leaves(after.theta_ema), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-7)
 
 

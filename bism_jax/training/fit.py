@@ -84,7 +84,8 @@ def fit(
         callbacks: see `bism_jax.training.callbacks`.
         checkpoint_dir: a folder for the checkpoints of this run, from which it continues.
         checkpoint_every: iterations between checkpoints.
-        ema_decay: of the moving average of theta an iteration; None keeps none.
+        ema_decay: of the moving average of theta an iteration, at most (1 + t) / (10 + t) at iteration t;
+            None keeps none.
         parallel: `"jit"` for one program over all devices (the default), `"pmap"` for explicit averages.
         steps_per_call: iterations in one call of the compiled loop; None chooses by their measured time.
         on_divergence: `"raise"`, or `"rollback"` to continue from the last checkpoint with new noise,

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Int, PyTree, UInt
 
 from bism_jax.jaxprs import contains_primitive
@@ -131,10 +130,16 @@ def _make_iteration(step_fn: StepFn, key_impl: str, ema_decay: float | None) -> 
         method_state, info = step_fn(key, state.method_state, batch)
         theta_ema = state.theta_ema
         if ema_decay is not None:
-            theta_ema = optax.incremental_update(method_state.theta, theta_ema, 1 - ema_decay)
+            theta_ema = _move_average(theta_ema, method_state.theta, ema_decay, state.step)
         return LoopState(method_state, theta_ema, state.key_data, state.step + 1), info
 
     return iterate
+
+
+def _move_average(average: Params | None, theta: Params, max_decay: float, step: Array) -> Params:
+    """With a short memory at first, so that the initial parameters are soon forgotten."""
+    decay = jnp.minimum(max_decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, theta)
 
 
 def runs_slowly_in_loop(step_fn: StepFn, method_state: PyTree, batch: Array) -> bool:

@@ -82,15 +82,12 @@ class SamplingConfig:
         hot_steps: steps at the highest temperature, 100.
         cooling_steps: steps from there to 1.
         freezing_steps: steps from 1 to 0.
-        latent_start: of h where it moves with v: noise (the paper's), or the posterior's mean at the first
-            v, from where few steps are enough, since training moves h far from 0.
     """
 
     step_size: float = 0.02
     hot_steps: int = 500
     cooling_steps: int = 2_000
     freezing_steps: int = 200
-    latent_start: Literal["noise", "posterior"] = "noise"
 
 
 @dataclass(frozen=True)
@@ -174,24 +171,25 @@ def _coloured(config: ImageConfig) -> ImageConfig:
 def _small(config: ImageConfig) -> ImageConfig:
     return dataclasses.replace(
         config,
-        network=dataclasses.replace(config.network, channels=8, num_blocks=6, widths=(16, 32, 64)),
+        network=dataclasses.replace(
+            config.network, energy="reconstruction", channels=16, widths=(16, 32, 64)
+        ),
         training=dataclasses.replace(config.training, learning_rate=1e-3),
-        sampling=SamplingConfig(0.045, 100, 400, 40, "posterior"),
-        iterations=8_000,
+        sampling=SamplingConfig(0.045, 100, 400, 40),
+        iterations=5_000,
         batch_size=50,
         checkpoint_every=500,
-        picture_every=2_000,
+        picture_every=1_000,
     )
 
 
 def _smoke(config: ImageConfig) -> ImageConfig:
+    small = _small(config)
     return dataclasses.replace(
-        config,
-        network=dataclasses.replace(
-            config.network, channels=4, num_blocks=6, num_hidden=20, widths=(8, 16, 32)
-        ),
-        training=dataclasses.replace(config.training, num_steps=2, lower_steps=1, learning_rate=1e-3),
-        sampling=SamplingConfig(0.1, 5, 20, 5, "posterior"),
+        small,
+        network=dataclasses.replace(small.network, channels=4, num_hidden=20, widths=(8, 16, 32)),
+        training=dataclasses.replace(small.training, num_steps=2, lower_steps=1),
+        sampling=SamplingConfig(0.1, 5, 20, 5),
         iterations=30,
         batch_size=20,
         num_images=2_000,

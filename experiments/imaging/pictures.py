@@ -29,10 +29,7 @@ def draw_samples(model: TrainedModel, key: Any, num_chains: int, num_snapshots: 
     if not model.has_latents:
         energy_fn = model.marginal_energy
         return annealed_langevin(energy_fn, chain_key, v, model.schedule, num_snapshots=num_snapshots)
-    if model.config.sampling.latent_start == "posterior":
-        h = jnp.asarray(model.latent_mean(v))
-    else:
-        h = initial_noise(h_key, (num_chains, model.config.network.num_hidden), jnp.float32)
+    h = initial_noise(h_key, (num_chains, model.config.network.num_hidden), jnp.float32)
     samples = sample_joint(
         model.energy.apply, model.theta, chain_key, v, h, model.schedule, num_snapshots=num_snapshots
     )
