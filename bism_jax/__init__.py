@@ -14,7 +14,7 @@ from bism_jax.methods import (
     VaGES,
 )
 from bism_jax.objectives import DSM, KL, KSD, MDSM, SM, SSM, Fisher
-from bism_jax.training import FitResult, fit
+from bism_jax.training import FitResult, fit, plan
 
 __version__ = "0.1.0"
 
@@ -43,4 +43,5 @@ __all__ = [
     "Unrolled",
     "VaGES",
     "fit",
+    "plan",
 ]

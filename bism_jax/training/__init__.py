@@ -2,7 +2,9 @@
 
 from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Snapshot, TensorBoardLog
 from bism_jax.training.fit import FitResult, fit
+from bism_jax.training.flops import count_flops
 from bism_jax.training.memory import release_freed_memory
+from bism_jax.training.plan import Plan, PlannedStrategy, plan
 from bism_jax.training.run import DivergenceError
 
 __all__ = [
@@ -12,8 +14,12 @@ __all__ = [
     "Evaluate",
     "FitResult",
     "JSONLLog",
+    "Plan",
+    "PlannedStrategy",
     "Snapshot",
     "TensorBoardLog",
+    "count_flops",
     "fit",
+    "plan",
     "release_freed_memory",
 ]
