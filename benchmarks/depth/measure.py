@@ -1,0 +1,179 @@
+"""One program, measured: an iteration of a model with a strategy and N."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.depth.settings import SETTINGS, STRATEGIES, Setting
+from bism_jax import BiSM, Optimizers, StopGradient, Unrolled
+from bism_jax.hypergradient import Strategy
+from bism_jax.methods import BilevelProblem, paper_adam
+from bism_jax.models import as_model, factor
+from bism_jax.training import release_freed_memory
+
+_WARM_UP_ITERATIONS = 10
+_MIB = 2**20
+# Both built once, since transformations that are built alike compare unequal.
+_ADAM = Optimizers(paper_adam(), paper_adam())
+# Keeps the gradient itself in its state.
+_GRADIENT = Optimizers(optax.trace(0.0), _ADAM.phi)
+
+
+class Measurement(NamedTuple):
+    """Of one program; times in milliseconds, memory in MiB.
+
+    Attributes:
+        model: its name.
+        strategy: its name.
+        num_steps: N.
+        median_ms: of an iteration.
+        low_ms: its first quartile.
+        high_ms: its third quartile.
+        compile_s: seconds of compilation.
+        temporary_mib: temporaries that the compiler plans.
+        peak_mib: what the resident memory of the process rose by, in one iteration; of another device
+            than a CPU, the most it has held in this process.
+        error: |gradient - exact| / |exact|, against plain reverse mode in float64.
+    """
+
+    model: str
+    strategy: str
+    num_steps: int
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    compile_s: float
+    temporary_mib: float
+    peak_mib: float
+    error: float
+
+
+class Bench:
+    """A model after a few iterations, on which strategies are measured.
+
+    Args:
+        name: of the model.
+        seconds: to spend on the timing of each program.
+    """
+
+    def __init__(self, name: str, seconds: float) -> None:
+        self._name, self._seconds = name, seconds
+        self._setting: Setting = SETTINGS[name]()
+        self._v = jnp.asarray(self._setting.batch())
+        method = self._method(Unrolled(1), _ADAM)
+        algorithm = method.bind(self._setting.energy, self._setting.posterior)
+        self._state = algorithm.init(jax.random.key(0), self._v)
+        step = jax.jit(algorithm.step)
+        for index in range(_WARM_UP_ITERATIONS):  # Adam's first moments are no place to differentiate at
+            self._state, _ = step(jax.random.key(index), self._state, self._v)
+        self._exact: dict[int, np.ndarray] = {}
+
+    def measure(self, strategy_name: str, num_steps: int) -> Measurement:
+        """Compiles and runs an iteration; N = 0 is one step that is not differentiated."""
+        strategy = STRATEGIES[strategy_name](num_steps) if num_steps else StopGradient(1)
+        algorithm = self._method(strategy, _ADAM).bind(self._setting.energy, self._setting.posterior)
+        key = jax.random.key(0)
+        start = time.perf_counter()
+        step = jax.jit(algorithm.step).lower(key, self._state, self._v).compile()
+        compile_s = time.perf_counter() - start
+        memory: Any = step.memory_analysis()
+        release_freed_memory()
+        resident = _reset_peak()
+        jax.block_until_ready(step(key, self._state, self._v))
+        peak = _peak_mib() - resident
+        times = self._times(step)
+        low, median, high = (round(1e3 * float(t), 4) for t in np.percentile(times, [25, 50, 75]))
+        error = self._error(strategy, num_steps)
+        del step
+        gc.collect()
+        return Measurement(
+            self._name,
+            strategy_name if num_steps else "N = 0",
+            num_steps,
+            median,
+            low,
+            high,
+            round(compile_s, 2),
+            round(memory.temp_size_in_bytes / _MIB, 3),
+            round(peak, 1),
+            error,
+        )
+
+    def _times(self, step: Any) -> list[float]:
+        key = jax.random.key(0)
+        times: list[float] = []
+        end = time.perf_counter() + self._seconds
+        while len(times) < 5 or (time.perf_counter() < end and len(times) < 1000):
+            start = time.perf_counter()
+            jax.block_until_ready(step(key, self._state, self._v))
+            times.append(time.perf_counter() - start)
+        return times
+
+    def _error(self, strategy: Strategy, num_steps: int) -> float:
+        if num_steps == 0:
+            return float("nan")  # there is nothing to react
+        if num_steps not in self._exact:
+            plain = Unrolled(num_steps, mixed_mode=False)
+            with jax.enable_x64(True):
+                self._exact[num_steps] = self._gradient(plain, np.float64)
+        exact = self._exact[num_steps]
+        found = self._gradient(strategy, np.float32)
+        return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+
+    def _gradient(self, strategy: Strategy, dtype: Any) -> np.ndarray:
+        """The hypergradient in theta, with the same noise for every strategy and dtype."""
+        setting, method = self._setting, self._method(strategy, _GRADIENT)
+        losses = BilevelProblem(
+            factor(as_model("energy_fn", setting.energy)),
+            as_model("posterior_fn", setting.posterior).apply,
+            setting.objective,
+            setting.divergence,
+        )
+        with jax.enable_x64(False):
+            noise = method.draw_noise(losses, jax.random.key(1), self._state.phi, self._v)
+        state = self._state._replace(theta_opt_state=_GRADIENT.theta.init(self._state.theta))
+        state, v, noise = jax.tree.map(lambda leaf: _cast(leaf, dtype), (state, self._v, noise))
+        new_state, _ = jax.jit(lambda *args: method.update(losses, *args))(state, v, noise)
+        leaves = jax.tree.leaves(new_state.theta_opt_state)
+        return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves])
+
+    def _method(self, strategy: Strategy, optimizers: Optimizers) -> BiSM:
+        return BiSM(self._setting.objective, self._setting.divergence, 0, strategy, optimizers)
+
+
+def describe_machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    device = jax.devices()[0]
+    return {"device": device.device_kind, "backend": device.platform, "jax": jax.__version__}
+
+
+def _cast(leaf: Any, dtype: Any) -> Any:
+    leaf = np.asarray(leaf)
+    return jnp.asarray(leaf, dtype) if np.issubdtype(leaf.dtype, np.floating) else jnp.asarray(leaf)
+
+
+def _reset_peak() -> float:
+    """Resets the peak of the resident memory where the system can, and returns what is resident."""
+    if jax.default_backend() != "cpu":
+        return 0.0
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status_mib("VmRSS")
+
+
+def _peak_mib() -> float:
+    if jax.default_backend() != "cpu":
+        return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / _MIB
+    return _status_mib("VmHWM")
+
+
+def _status_mib(entry: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{entry}:")[1].split()[0]) / 1024

@@ -1,0 +1,60 @@
+"""The benchmarks run, continue, and know what they measure."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import unroll_depth
+from benchmarks.depth import report
+from benchmarks.depth.measure import Bench, Measurement
+
+OPTIONS = unroll_depth.Options(models=("checkerboard",), strategies=("mixed",), depths=(2,), seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"models": ("mlp", "transformer")}, "models 'transformer' is unknown; choose from: checkerboard"),
+        ({"strategies": ("magic",)}, "strategies 'magic' is unknown; choose from: plain scan"),
+        ({"depths": (-1,)}, "depths must be"),
+    ],
+)
+def test_unknown_choices_are_named(changes, match, tmp_path):
+    with pytest.raises(SystemExit, match=match):
+        unroll_depth.main(dataclasses.replace(OPTIONS, output=tmp_path, **changes))
+
+
+def test_measurements_survive_their_file(tmp_path):
+    rows = [
+        Measurement("mlp", "mixed", 5, 1.5, 1.0, 2.0, 3.0, 0.5, 7.0, 1e-7),
+        Measurement("mlp", "N = 0", 0, 0.5, 0.4, 0.6, 1.0, 0.1, 2.0, float("nan")),
+    ]
+    for one in rows:
+        report.append_csv(tmp_path / "measurements.csv", one)
+    found = report.read_csv(tmp_path / "measurements.csv")
+    assert found[0] == rows[0]
+    np.testing.assert_equal(found[1], rows[1])
+    table = report.markdown(found)
+    assert "| mixed | 5 | 1.5 (1 to 2) | 3.0 | 0.50 | 7.0 | 1.0e-07 |" in table
+    assert table.splitlines()[-2].endswith("| 2.0 |  |")
+
+
+@pytest.mark.slow
+def test_exact_strategies_are_exact_and_the_others_are_not():
+    bench = Bench("checkerboard", 0.01)
+    errors = {name: bench.measure(name, 4).error for name in ("mixed, segments", "not differentiated")}
+    assert errors["mixed, segments"] < 1e-5 < errors["not differentiated"]
+    assert np.isnan(bench.measure("N = 0", 0).error)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on(tmp_path):
+    options = dataclasses.replace(OPTIONS, output=tmp_path, depths=(0, 2))
+    report.append_csv(tmp_path / "measurements.csv", Measurement("checkerboard", "N = 0", 0, *[1.0] * 7))
+    unroll_depth.main(options)
+    rows = report.read_csv(tmp_path / "measurements.csv")
+    assert [(one.strategy, one.num_steps) for one in rows] == [("N = 0", 0), ("mixed", 2)]
+    names = {path.name for path in Path(tmp_path).iterdir()}
+    assert names >= {"table.md", "machine.json", "checkerboard-median.png", "checkerboard-temporary.png"}
