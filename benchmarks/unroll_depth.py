@@ -70,9 +70,8 @@ def main(options: Options) -> None:
         cases = [case for case in _cases(options) if (model, *case) not in done]
         if not cases:
             continue
-        with ProcessPoolExecutor(
-            1, mp_context=context, initializer=_start, initargs=(model, options)
-        ) as pool:
+        start = functools.partial(_start, model, options.seconds)
+        with ProcessPoolExecutor(1, context, initializer=start) as pool:
             for strategy, num_steps in tqdm(cases, desc=model, disable=None):
                 row = pool.submit(_measure, strategy, num_steps).result()
                 report.append_csv(file, row)

@@ -136,6 +136,8 @@ def test_an_ablation_covers_its_grid(tmp_path, monkeypatch):
         "benchmarks.throughput",
         "benchmarks.defaults",
         "benchmarks.memory",
+        "benchmarks.image_step",
+        "benchmarks.unroll_depth",
     ],
 )
 def test_command_lines_explain_themselves(module):
