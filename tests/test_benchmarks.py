@@ -9,6 +9,9 @@ import pytest
 from benchmarks import unroll_depth
 from benchmarks.depth import report
 from benchmarks.depth.measure import Bench, Measurement
+from benchmarks.rivals.ours import BismJax
+from benchmarks.rivals.plain_jax import PlainJax
+from benchmarks.rivals.task import make_task
 
 OPTIONS = unroll_depth.Options(models=("checkerboard",), strategies=("mixed",), depths=(2,), seconds=0.01)
 
@@ -58,3 +61,29 @@ def test_an_interrupted_run_goes_on(tmp_path):
     assert [(one.strategy, one.num_steps) for one in rows] == [("N = 0", 0), ("mixed", 2)]
     names = {path.name for path in Path(tmp_path).iterdir()}
     assert names >= {"table.md", "machine.json", "checkerboard-median.png", "checkerboard-temporary.png"}
+
+
+def gradient_differences(task, others):
+    noise = task.draw_noise(0)
+    expected = PlainJax(task).hypergradient(noise)
+    gradients = [other.hypergradient(noise) for other in others]
+    return [np.linalg.norm(found - expected) / np.linalg.norm(expected) for found in gradients]
+
+
+@pytest.mark.slow
+def test_plain_jax_has_the_same_hypergradient():
+    task = make_task("checkerboard", num_steps=2, lower_steps=1, channels=1, batch=4)
+    (difference,) = gradient_differences(task, [BismJax(task, "fresh")])
+    assert difference < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "tolerance"), [("checkerboard", 1e-4), ("image", 1e-2)])
+def test_pytorch_has_the_same_hypergradient(name, tolerance):
+    for library in ("torch", "higher", "torchopt"):
+        pytest.importorskip(library)
+    from benchmarks.rivals.torch_rivals import Higher, TorchOpt
+
+    task = make_task(name, num_steps=2, lower_steps=1, channels=1, batch=4)
+    for difference in gradient_differences(task, [Higher(task, "cpu"), TorchOpt(task, "cpu")]):
+        assert difference < tolerance

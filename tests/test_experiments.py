@@ -137,6 +137,7 @@ def test_an_ablation_covers_its_grid(tmp_path, monkeypatch):
         "benchmarks.defaults",
         "benchmarks.memory",
         "benchmarks.image_step",
+        "benchmarks.peers",
         "benchmarks.unroll_depth",
     ],
 )

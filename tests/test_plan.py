@@ -91,6 +91,7 @@ def test_the_memory_is_that_of_the_compiled_step():
     assert row.largest_num_steps is None
 
 
+@pytest.mark.slow
 def test_the_largest_depth_fits_and_little_more_does_not():
     budget = step_memory(100)
     (row,) = plan_small(strategies=[Unrolled(12)], memory_budget=budget)

@@ -91,6 +91,7 @@ def test_the_energy_without_latents_is_the_error_alone(x64):
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_close_and_sums_in_float32():
     v, h = inputs(dtype=jnp.float32)
     theta = parameters(ReconstructionEnergy(LATENTS, CHANNELS), v, h)

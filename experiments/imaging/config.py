@@ -174,7 +174,7 @@ def _small(config: ImageConfig) -> ImageConfig:
         network=dataclasses.replace(
             config.network, energy="reconstruction", channels=16, widths=(16, 32, 64)
         ),
-        training=dataclasses.replace(config.training, learning_rate=1e-3),
+        training=dataclasses.replace(config.training, num_steps=0, learning_rate=1e-3),
         sampling=SamplingConfig(0.08, 10, 60, 10),
         iterations=5_000,
         batch_size=50,

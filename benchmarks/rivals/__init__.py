@@ -1,0 +1,1 @@
+"""The same training iteration by others, for `benchmarks.peers`."""
