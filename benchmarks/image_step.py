@@ -11,7 +11,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ import tyro
 from bism_jax import MDSM, BiSM, Fisher, Optimizers, StopGradient, Unrolled
 from bism_jax.methods import paper_adam
 from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
-from bism_jax.training import release_freed_memory
+from bism_jax.training import count_flops, release_freed_memory
 from bism_jax.typing import Algorithm
 
 NUM_STEPS = (0, 5)
@@ -105,20 +104,9 @@ def measure(num_steps: int, options: Options) -> Measurement:
         cpu.append(time.process_time() - start[0])
         wall.append(time.perf_counter() - start[1])
     peak = _peak_mib()
-    gflop = program_gflop(algorithm.step, state, v)
+    gflop = count_flops(algorithm.step, key, state, v) / 1e9
     temporary = step.memory_analysis().temp_size_in_bytes / 2**20
     return Measurement(cpu[1:], wall[1:], temporary, peak, gflop, matrix_gflops())
-
-
-def program_gflop(step: Callable[..., Any], state: Any, v: jax.Array) -> float:
-    """By XLA's count at 2 and 4 rows, in which it is linear: it counts the body of a loop over rows once."""
-
-    def at(rows: int) -> float:
-        analysis: Any = jax.jit(step).lower(jax.random.key(0), state, v[:rows]).cost_analysis()
-        return analysis["flops"] / 1e9
-
-    few, more = at(2), at(4)
-    return few + (more - few) * (len(v) - 2) / 2
 
 
 def matrix_gflops() -> float:
