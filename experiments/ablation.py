@@ -31,6 +31,7 @@ from bism_jax.evaluation import annealed_importance_sampling, gradient_bias, log
 from bism_jax.models import GRBM, BernoulliPosterior
 from experiments.comparison.record import LearningCurve
 from experiments.comparison.setting import Setting, checkerboard_setting, frey_face_setting
+from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.methods import MethodConfig
 from experiments.run_folder import RunFolder
 
@@ -267,6 +268,7 @@ def _draw(path: Path, tables: Mapping[str, np.ndarray], **options: Any) -> None:
 
 def main() -> None:
     """Entry point of `python -m experiments.ablation`."""
+    enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 
 

@@ -20,6 +20,7 @@ import tyro
 from experiments.comparison.record import run_contender
 from experiments.comparison.report import write_report
 from experiments.comparison.setting import Setting, checkerboard_setting, frey_face_setting
+from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.run_folder import RunFolder
 
 
@@ -93,6 +94,7 @@ def _setting(config: Config) -> Setting:
 
 def main() -> None:
     """Entry point of `python -m experiments.compare`."""
+    enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 
 

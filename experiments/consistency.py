@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Key
 import bism_jax
 from bism_jax import SM, BiSM, Fisher, Optimizers, Unrolled, plotting
 from bism_jax.models import LinearGaussian, maximum_likelihood
+from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.run_folder import RunFolder, print_table
 
 
@@ -262,6 +263,7 @@ def _draw(path: Path, rows: Sequence[Distances]) -> None:
 
 def main() -> None:
     """Entry point of `python -m experiments.consistency`."""
+    enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 
 

@@ -30,6 +30,7 @@ from bism_jax.evaluation import (
 from bism_jax.models import load_cifar_resnet, load_inception_v3
 from experiments.imaging.probes import out_of_distribution, probe_accuracies
 from experiments.imaging.trained import TrainedModel, read_trained
+from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.run_folder import RunFolder, print_table
 from experiments.sample import many_samples
 
@@ -153,6 +154,7 @@ def _draw_by_class(samples: np.ndarray, probabilities: np.ndarray, path: Path) -
 
 def main() -> None:
     """Entry point of `python -m experiments.evaluate`."""
+    enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 
 

@@ -17,6 +17,7 @@ from bism_jax.evaluation import score_matching_objective
 from bism_jax.models import GRBM
 from bism_jax.training import Snapshot
 from experiments.grbm import GRBMConfig, sample, train
+from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.launch.distributed import initialize_from_environment
 from experiments.methods import MethodConfig
 from experiments.run_folder import RunFolder, print_table
@@ -106,6 +107,7 @@ def _draw(path: Path, model: GRBM, result: bism_jax.FitResult, test: np.ndarray)
 
 def main() -> None:
     """Entry point of `python -m experiments.frey_face`."""
+    enable_compilation_cache()
     initialize_from_environment()
     run(tyro.cli(Config, description=__doc__))
 

@@ -26,6 +26,7 @@ from experiments.imaging import pictures
 from experiments.imaging.config import MIRRORED, Data, ImageConfig, Preset, preset
 from experiments.imaging.networks import make_energy, make_method, make_posterior
 from experiments.imaging.trained import build, write_weights
+from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.launch.distributed import initialize_from_environment
 from experiments.run_folder import RunFolder, print_table
 
@@ -126,6 +127,7 @@ def parse(args: list[str]) -> ImageConfig:
 
 def main() -> None:
     """Entry point of `python -m experiments.images`."""
+    enable_compilation_cache()
     initialize_from_environment()
     run(parse(sys.argv[1:]))
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from bism_jax.data import load_image_split
 from experiments.imaging import pictures
 from experiments.imaging.trained import TrainedModel, read_trained
+from experiments.launch.compilation_cache import enable_compilation_cache
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def many_samples(
 
 def main() -> None:
     """Entry point of `python -m experiments.sample`."""
+    enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 
 

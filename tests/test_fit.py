@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import optax
 import pytest
 from flax import nnx
@@ -42,6 +43,27 @@ def assert_same_bits(found, expected):
 @pytest.mark.parametrize("steps_per_call", [1, 4, 23, 1000])
 def test_chunks_do_not_change_a_bit(reference, steps_per_call):
     assert_same_bits(train(steps_per_call=steps_per_call), reference)
+
+
+def test_chunks_are_one_program():
+    def count_traces(**options):
+        traces = []
+
+        def energy(theta, v, h):
+            traces.append(v.shape)
+            return ((v @ theta["W"] - h) ** 2).sum(axis=-1) + (v**2).sum(axis=-1)
+
+        def posterior(phi, v):
+            return dist.Normal(v @ phi["A"], 1.0).to_event(1)
+
+        params = ({"W": jnp.ones((2, 3))}, {"A": jnp.ones((2, 3))})
+        options = {"method": METHOD, "init_params": params, "batch_size": 10, **options}
+        fit(energy, posterior, DATA, **options)
+        return len(traces)
+
+    once = count_traces(num_steps=1)
+    assert count_traces(num_steps=40) == once
+    assert count_traces(num_steps=17, steps_per_call=5) == once
 
 
 def test_evaluations_do_not_change_a_bit(reference):

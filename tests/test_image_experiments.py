@@ -10,9 +10,8 @@ import pytest
 from bism_jax import BiDVL, BiSM, ScoreMatching, VaGES
 from bism_jax.data import load_image_split
 from bism_jax.evaluation import train_image_classifier
-from bism_jax.samplers import AnnealedSamples
+from bism_jax.models import ReconstructionFreeEnergy
 from experiments import evaluate, images, sample
-from experiments.imaging import pictures
 from experiments.imaging.config import NetworkConfig, SamplingConfig, TrainingConfig, from_json, preset
 from experiments.imaging.networks import make_energy, make_method, make_posterior
 from experiments.imaging.trained import read_trained, write_weights
@@ -21,7 +20,7 @@ from experiments.run_folder import RunFolder
 TINY = dataclasses.replace(
     preset("mnist", "smoke"),
     network=NetworkConfig(num_hidden=3, channels=1, widths=(2, 2, 2)),
-    sampling=SamplingConfig(0.1, 1, 2, 1, "posterior"),
+    sampling=SamplingConfig(0.1, 1, 2, 1),
     iterations=4,
     batch_size=10,
     num_images=50,
@@ -106,14 +105,13 @@ def test_weights_come_back_from_a_run_folder(tmp_path):
     assert model.latent_mean(v, batch_size=2).shape == (3, 3)
 
 
-def test_latents_start_where_the_configuration_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures, "sample_joint", lambda *args, **_: AnnealedSamples(args[4:], args[3:]))
-    model = read_trained(write_run(tmp_path / "run", TINY)[0])
-    found = pictures.draw_samples(model, jax.random.key(0), 2)
-    np.testing.assert_array_equal(found.x, model.latent_mean(found.snapshots))
-    noise = dataclasses.replace(TINY, sampling=SamplingConfig())
-    found = pictures.draw_samples(dataclasses.replace(model, config=noise), jax.random.key(0), 2)
-    assert np.abs(found.x - model.latent_mean(found.snapshots)).max() > 0.1
+def test_the_small_preset_draws_with_a_reconstruction_energy():
+    small = preset("mnist", "small")
+    assert small.network.energy == "reconstruction"
+    with_latents = make_energy(small)
+    assert (with_latents.num_hidden, with_latents.channels) == (50, 16)
+    without = make_energy(dataclasses.replace(small, training=TrainingConfig("mdsm")))
+    assert without == ReconstructionFreeEnergy(50, 16)
 
 
 def test_another_folder_or_another_model_is_named(tmp_path):
