@@ -10,21 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from benchmarks.depth.settings import SETTINGS, STRATEGIES, Setting
+from benchmarks.hypergradients import bilevel_problem, theta_gradient
 from bism_jax import BiSM, Optimizers, StopGradient, Unrolled
 from bism_jax.hypergradient import Strategy
-from bism_jax.methods import BilevelProblem, paper_adam
-from bism_jax.models import as_model, factor
+from bism_jax.methods import paper_adam
 from bism_jax.training import release_freed_memory
 
 _WARM_UP_ITERATIONS = 10
 _MIB = 2**20
-# Both built once, since transformations that are built alike compare unequal.
 _ADAM = Optimizers(paper_adam(), paper_adam())
-# Keeps the gradient itself in its state.
-_GRADIENT = Optimizers(optax.trace(0.0), _ADAM.phi)
 
 
 class Measurement(NamedTuple):
@@ -68,7 +64,7 @@ class Bench:
         self._name, self._seconds = name, seconds
         self._setting: Setting = SETTINGS[name]()
         self._v = jnp.asarray(self._setting.batch())
-        method = self._method(Unrolled(1), _ADAM)
+        method = self._method(Unrolled(1))
         algorithm = method.bind(self._setting.energy, self._setting.posterior)
         self._state = algorithm.init(jax.random.key(0), self._v)
         step = jax.jit(algorithm.step)
@@ -79,7 +75,7 @@ class Bench:
     def measure(self, strategy_name: str, num_steps: int) -> Measurement:
         """Compiles and runs an iteration; N = 0 is one step that is not differentiated."""
         strategy = STRATEGIES[strategy_name](num_steps) if num_steps else StopGradient(1)
-        algorithm = self._method(strategy, _ADAM).bind(self._setting.energy, self._setting.posterior)
+        algorithm = self._method(strategy).bind(self._setting.energy, self._setting.posterior)
         key = jax.random.key(0)
         start = time.perf_counter()
         step = jax.jit(algorithm.step).lower(key, self._state, self._v).compile()
@@ -130,23 +126,15 @@ class Bench:
 
     def _gradient(self, strategy: Strategy, dtype: Any) -> np.ndarray:
         """The hypergradient in theta, with the same noise for every strategy and dtype."""
-        setting, method = self._setting, self._method(strategy, _GRADIENT)
-        losses = BilevelProblem(
-            factor(as_model("energy_fn", setting.energy)),
-            as_model("posterior_fn", setting.posterior).apply,
-            setting.objective,
-            setting.divergence,
-        )
+        method = self._method(strategy)
+        losses = bilevel_problem(method, self._setting.energy, self._setting.posterior)
         with jax.enable_x64(False):
             noise = method.draw_noise(losses, jax.random.key(1), self._state.phi, self._v)
-        state = self._state._replace(theta_opt_state=_GRADIENT.theta.init(self._state.theta))
-        state, v, noise = jax.tree.map(lambda leaf: _cast(leaf, dtype), (state, self._v, noise))
-        new_state, _ = jax.jit(lambda *args: method.update(losses, *args))(state, v, noise)
-        leaves = jax.tree.leaves(new_state.theta_opt_state)
-        return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in leaves])
+        arguments = jax.tree.map(lambda leaf: _cast(leaf, dtype), (self._state, self._v, noise))
+        return theta_gradient(method, losses, *arguments)
 
-    def _method(self, strategy: Strategy, optimizers: Optimizers) -> BiSM:
-        return BiSM(self._setting.objective, self._setting.divergence, 0, strategy, optimizers)
+    def _method(self, strategy: Strategy) -> BiSM:
+        return BiSM(self._setting.objective, self._setting.divergence, 0, strategy, _ADAM)
 
 
 def describe_machine() -> dict[str, Any]:

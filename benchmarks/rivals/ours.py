@@ -7,12 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from benchmarks.rivals.task import LEARNING_RATE, IterationNoise, StepNoise, Task, flatten
+from benchmarks.hypergradients import bilevel_problem, theta_gradient
+from benchmarks.rivals.task import LEARNING_RATE, IterationNoise, StepNoise, Task
 from bism_jax import BiSM, Optimizers, StopGradient, Unrolled
-from bism_jax.methods import BilevelProblem, BiSMNoise, LevelNoise, paper_adam
-from bism_jax.models import as_model, factor
+from bism_jax.methods import BiSMNoise, LevelNoise, paper_adam
 from bism_jax.objectives import MultiscaleNoise
 
 
@@ -49,28 +48,11 @@ class BismJax:
 
     def hypergradient(self, noise: IterationNoise) -> np.ndarray:
         """The gradient of the first iteration; with shared noise it is another one."""
-        keeps_gradient = Optimizers(optax.trace(0.0), self._method.optimizers.phi)
-        method = BiSM(
-            self._method.objective,
-            self._method.divergence,
-            self._method.lower_steps,
-            self._method.hypergradient,
-            keeps_gradient,
-            self._method.noise,
-            keep_unrolled=False,
-        )
         task = self._task
-        losses = BilevelProblem(
-            factor(as_model("energy_fn", task.energy)),
-            as_model("posterior_fn", task.posterior).apply,
-            task.objective,
-            task.divergence,
-        )
-        state = method.bind(task.energy, task.posterior, init_params=(task.theta, task.phi)).init(
-            jax.random.key(0), self._v
-        )
-        new_state, _ = jax.jit(lambda *args: method.update(losses, *args))(state, self._v, self._noise(noise))
-        return flatten(new_state.theta_opt_state)
+        bound = self._method.bind(task.energy, task.posterior, init_params=(task.theta, task.phi))
+        state = bound.init(jax.random.key(0), self._v)
+        losses = bilevel_problem(self._method, task.energy, task.posterior)
+        return theta_gradient(self._method, losses, state, self._v, self._noise(noise))
 
     def run(self, num_iterations: int) -> None:
         """Iterations in one compiled loop, as `fit` runs them."""

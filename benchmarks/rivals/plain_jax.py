@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.rivals.task import BETAS, LEARNING_RATE, IterationNoise, StepNoise, Task, flatten
+from benchmarks.hypergradients import flatten
+from benchmarks.rivals.task import BETAS, LEARNING_RATE, IterationNoise, StepNoise, Task
 
 
 class PlainJax:

@@ -126,10 +126,5 @@ def make_task(name: str, num_steps: int, lower_steps: int, channels: int, batch:
     return Task(name, energy, posterior, theta, phi, v, _float32(noise_std), lower_steps, num_steps)
 
 
-def flatten(tree: Any) -> np.ndarray:
-    """A tree of gradients as one vector."""
-    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(tree)])
-
-
 def _float32(values: Any) -> np.ndarray:
     return np.asarray(values, np.float32)
