@@ -1,9 +1,9 @@
 """A deep EBLVM on images, by bi-level multiscale denoising score matching (the paper's sec. 5.2), or a rival.
 
-`--preset smoke` is a trial of a few minutes on two cores, most of them compilation, `small` takes about an hour
-there, and `paper` is the published setting, for an accelerator. Every option can be changed after the preset. The run folder holds the
-configuration, the history, checkpoints from which the same command continues, the weights and pictures;
-`experiments.sample` and `experiments.evaluate` go on from it.
+`--preset smoke` is a trial of a few minutes on two cores, most of them compilation, `small` takes about an
+hour there, and `paper` is the published setting, for an accelerator. Every option can be changed after the
+preset. The run folder holds the configuration, the history, checkpoints from which the same command continues,
+the weights and pictures; `experiments.sample` and `experiments.evaluate` go on from it.
 """
 
 from __future__ import annotations
