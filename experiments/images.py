@@ -2,7 +2,7 @@
 
 `--preset smoke` is a trial of a few minutes on two cores, most of them compilation, `small` takes about an
 hour there, and `paper` is the published setting, for an accelerator. Every option can be changed after the
-preset. The run folder holds the configuration, the history, checkpoints from which the same command continues,
+preset. The run folder holds the configuration, the history, checkpoints that the same command continues from,
 the weights and pictures; `experiments.sample` and `experiments.evaluate` go on from it.
 """
 
