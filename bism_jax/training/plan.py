@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from bism_jax import checks
 from bism_jax.hypergradient import Implicit, StopGradient, Strategy, Truncated, Unrolled
 from bism_jax.methods import BiSM
 from bism_jax.training.flops import count_flops
-from bism_jax.typing import Method, Params
+from bism_jax.typing import Method, Params, StepFn
 
 _MAX_NUM_STEPS = 100_000
 _MAX_COMPILATIONS = 8  # of the search for the largest N, beyond the first
@@ -91,8 +92,8 @@ def plan(
     """Memory and operations of one training iteration by each strategy, compiled and not run.
 
     The memory is what the compiler plans for one device, the operations are counted on the trace. The search
-    for the largest N compiles a few depths and interpolates between them; the N that it returns was compiled
-    and fits, and is within a tenth of the largest.
+    for the largest N compiles at most ten depths and interpolates between them; the N that it returns was
+    compiled and fits, and is within a tenth of the largest where memory is nearly linear in N or its root.
 
     Args:
         energy_fn: as in `fit`.
@@ -127,19 +128,22 @@ def plan(
     key = jax.random.key(0)
     state = method.bind(energy_fn, posterior_fn, init_params=init_params).init(key, batch)
 
-    def compile_step(strategy: Strategy) -> Any:
-        step = _bind(method, strategy, energy_fn, posterior_fn, init_params)
+    def bind(strategy: Strategy) -> StepFn:
+        changed: Any = dataclasses.replace(method, hypergradient=strategy)  # type: ignore[type-var]
+        return changed.bind(energy_fn, posterior_fn, init_params=init_params).step
+
+    def compiled_memory(step: StepFn) -> Any:
         return jax.jit(step, donate_argnums=1).lower(key, state, batch).compile().memory_analysis()
 
+    def bytes_at(strategy: Strategy, num_steps: int) -> int:
+        return _memory_bytes(compiled_memory(bind(_with_num_steps(strategy, num_steps))))
+
     def row(strategy: Strategy) -> PlannedStrategy:
-        memory = compile_step(strategy)
-        step = _bind(method, strategy, energy_fn, posterior_fn, init_params)
+        step, largest = bind(strategy), None
+        memory = compiled_memory(step)
         flops = count_flops(step, key, state, batch, while_turns=getattr(strategy, "solver_steps", 1))
-        largest = None
         if memory_budget is not None:
-            largest = _largest_num_steps(
-                lambda n: _memory_bytes(compile_step(_with_num_steps(strategy, n))), memory_budget
-            )
+            largest = _largest_num_steps(functools.partial(bytes_at, strategy), memory_budget)
         return PlannedStrategy(strategy, _memory_bytes(memory), memory.temp_size_in_bytes, flops, largest)
 
     bar = tqdm(given, desc="compiling", disable=None if progress is None else not progress)
@@ -160,13 +164,6 @@ def _all_strategies(method: Any) -> tuple[Strategy, ...]:
 
 def _with_num_steps(strategy: Any, num_steps: int) -> Strategy:
     return dataclasses.replace(strategy, num_steps=max(num_steps, getattr(strategy, "last", 0)))
-
-
-def _bind(
-    method: Any, strategy: Strategy, energy_fn: Any, posterior_fn: Any, init_params: Any
-) -> Callable[..., Any]:
-    method = dataclasses.replace(method, hypergradient=strategy)
-    return method.bind(energy_fn, posterior_fn, init_params=init_params).step
 
 
 def _memory_bytes(memory: Any) -> int:
