@@ -15,6 +15,11 @@ _TRANSPARENT_CALLS = frozenset(
 )
 
 
+def is_within_jit() -> bool:
+    """Whether the caller is being traced, where constants are traced too."""
+    return isinstance(jnp.zeros(()), jax.core.Tracer)
+
+
 def is_floating(leaf: Any) -> bool:
     """Whether a leaf has a real floating dtype, so that it can carry a gradient."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)

@@ -30,8 +30,7 @@ from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.launch.distributed import initialize_from_environment
 from experiments.run_folder import RunFolder, print_table
 
-_NUM_PICTURES = 100
-_NUM_PROGRESS_PICTURES = 20
+_NUM_CHAINS = 100  # of every grid, so that they share a program
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def run(config: ImageConfig) -> Path:
     write_weights(folder, result.theta_ema, result.phi)
     _plot_history(folder, result)
     model = build(config, result.theta_ema, result.phi)
-    pictures.draw_all(model, test[:10], folder, num_chains=_NUM_PICTURES)
+    pictures.draw_all(model, test[:10], folder, num_chains=_NUM_CHAINS)
     last = {name: float(np.mean(values[-100:])) for name, values in result.history.items()}
     print_table(f"{config.data}, {config.training.name}, {config.preset}", {**last, "seconds": seconds})
     print(f"\npictures, history, weights and checkpoints: {folder}")
@@ -105,7 +104,7 @@ class _Pictures:
         if jax.process_index() > 0 or snapshot.step == self.config.iterations:
             return
         model = build(self.config, snapshot.theta_ema, snapshot.phi)
-        samples = pictures.draw_samples(model, jax.random.key(0), _NUM_PROGRESS_PICTURES)
+        samples = pictures.draw_samples(model, jax.random.key(0), _NUM_CHAINS)
         path = self.folder / "samples" / f"iteration-{snapshot.step}.png"
         pictures.save_samples(pictures.clip(samples.x), path)
 

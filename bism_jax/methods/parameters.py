@@ -6,8 +6,11 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.jaxprs import is_within_jit
 from bism_jax.models import Model
 from bism_jax.typing import Params
+
+_COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 
 def init_latent_model(
@@ -78,7 +81,9 @@ def init_module(
     if model.init is None:
         raise _missing(model, argument)
     try:
-        return jax.jit(model.init)(rng_key, *args)  # compiled, the forward pass is dropped as dead code
+        # Compiled, the forward pass is dropped as dead code; the rest runs once, so compiling is the cost.
+        options = None if is_within_jit() else _COMPILE_FAST  # JAX takes them from the outermost jit only
+        return jax.jit(model.init, compiler_options=options)(rng_key, *args)
     except Exception as error:
         if str(error).startswith(argument):
             raise

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.jaxprs import is_within_jit
 from bism_jax.samplers import chain_checks
 from bism_jax.samplers.annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
 from bism_jax.samplers.langevin import langevin_step
@@ -83,9 +83,7 @@ def anneal(
 ) -> AnnealedSamples:
     """The sampler of the energy `form(energy_fn, params, x)`; both functions identify what is compiled."""
     _check_schedule(schedule, num_snapshots)
-    # Within jit, constants are traced too.
-    in_jit = isinstance(jnp.zeros(()), jax.core.Tracer)
-    run = _run_on_host if jax.default_backend() == "cpu" and not in_jit else _run_compiled
+    run = _run_on_host if jax.default_backend() == "cpu" and not is_within_jit() else _run_compiled
     return run(form, energy_fn, schedule, num_snapshots, params, rng_key, x)
 
 
@@ -113,15 +111,15 @@ def _run_on_host(
     rng_key: Key[Array, ""],
     x: PyTree,
 ) -> AnnealedSamples:
+    rates, noise_stds = schedule.coefficients()
     snapshots = []
     for start, stop in _segments(schedule, num_snapshots):
         for step in range(start, stop):
-            x = _langevin_step(form, energy_fn, schedule, params, rng_key, x, step)
+            x = _move(form, energy_fn, params, rng_key, x, step, rates[step], noise_stds[step])
         snapshots.append(x)
-    x = _denoise(form, energy_fn, schedule, params, x)
     if not num_snapshots:
         return AnnealedSamples(x, _no_snapshots(x))
-    return AnnealedSamples(x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *snapshots[:-1], x))
+    return AnnealedSamples(x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *snapshots))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -134,47 +132,33 @@ def _run_compiled(
     rng_key: Key[Array, ""],
     x: PyTree,
 ) -> AnnealedSamples:
+    rates, noise_stds = (jnp.asarray(values) for values in schedule.coefficients())
+
     def step(index: Array, x: PyTree) -> PyTree:
-        return _langevin_step(form, energy_fn, schedule, params, rng_key, x, index)
+        return _move(form, energy_fn, params, rng_key, x, index, rates[index], noise_stds[index])
 
     def segment(x: PyTree, bounds: Array) -> tuple[PyTree, PyTree]:
         x = jax.lax.fori_loop(bounds[0], bounds[1], step, x)
         return x, x if num_snapshots else None
 
     x, snapshots = jax.lax.scan(segment, x, jnp.asarray(_segments(schedule, num_snapshots)))
-    x = _denoise(form, energy_fn, schedule, params, x)
-    if not num_snapshots:
-        return AnnealedSamples(x, _no_snapshots(x))
-    return AnnealedSamples(x, jax.tree.map(lambda kept, leaf: kept.at[-1].set(leaf), snapshots, x))
+    return AnnealedSamples(x, snapshots if num_snapshots else _no_snapshots(x))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _langevin_step(
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _move(
     form: Callable[..., Array],
     energy_fn: Callable[..., Array],
-    schedule: AnnealedLangevin,
     params: PyTree,
     rng_key: Key[Array, ""],
     x: PyTree,
     step: int | Int[Array, ""],
+    rate: float | Float[Array, ""],
+    noise_std: float | Float[Array, ""],
 ) -> PyTree:
-    noise_std = jnp.asarray(schedule.step_size * np.sqrt(schedule.temperatures()), float)[step]
+    """One step of any schedule, the denoising one too, so that one program serves all."""
     gradient = _gradient(form, energy_fn, params, x)
-    return langevin_step(gradient, jax.random.fold_in(rng_key, step), x, schedule.step_size, noise_std)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _denoise(
-    form: Callable[..., Array],
-    energy_fn: Callable[..., Array],
-    schedule: AnnealedLangevin,
-    params: PyTree,
-    x: PyTree,
-) -> PyTree:
-    if schedule.denoising_std == 0:
-        return x
-    gradient = _gradient(form, energy_fn, params, x)
-    return jax.tree.map(lambda leaf, slope: leaf - schedule.denoising_std**2 * slope, x, gradient)
+    return langevin_step(gradient, jax.random.fold_in(rng_key, step), x, rate, noise_std)
 
 
 def _gradient(
@@ -186,8 +170,10 @@ def _gradient(
 
 
 def _segments(schedule: AnnealedLangevin, num_snapshots: int) -> list[tuple[int, int]]:
-    stops = schedule.snapshot_steps(max(1, num_snapshots)).tolist()
-    return list(zip([0, *stops[:-1]], stops, strict=True))
+    """From which step to which before each snapshot; the denoising step is in the last."""
+    *stops, _ = schedule.snapshot_steps(max(1, num_snapshots)).tolist()
+    end = len(schedule.coefficients()[0])
+    return list(zip([0, *stops], [*stops, end], strict=True))
 
 
 def _no_snapshots(x: PyTree) -> PyTree:

@@ -64,6 +64,14 @@ class AnnealedLangevin:
         hot = np.full(self.num_hot, float(self.max_temperature))
         return np.concatenate([hot, float(self.max_temperature) ** (1 - cooled), 1 - frozen])
 
+    def coefficients(self) -> tuple[Float[np.ndarray, " steps"], Float[np.ndarray, " steps"]]:
+        """What the gradient and the noise of each step are multiplied by, the denoising step included."""
+        rates = np.full(self.num_steps, 0.5 * self.step_size**2)
+        noise_stds = self.step_size * np.sqrt(self.temperatures())
+        if self.denoising_std == 0:
+            return rates, noise_stds
+        return np.append(rates, self.denoising_std**2), np.append(noise_stds, 0.0)
+
     def scaled(self, num_steps: int) -> AnnealedLangevin:
         """The same schedule in `num_steps` steps of the same size, its three parts in proportion.
 

@@ -40,7 +40,7 @@ def langevin(
     gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
 
     def step(x: PyTree, key: Array) -> tuple[PyTree, None]:
-        return langevin_step(gradient_fn(x), key, x, step_size, step_size), None
+        return langevin_step(gradient_fn(x), key, x, 0.5 * step_size**2, step_size), None
 
     return jax.lax.scan(step, jax.tree.map(jnp.asarray, x), jax.random.split(rng_key, num_steps))[0]
 
@@ -49,15 +49,15 @@ def langevin_step(
     gradient: PyTree,
     rng_key: Key[Array, ""],
     x: PyTree,
-    step_size: float,
+    rate: float | Float[Array, ""],
     noise_std: float | Float[Array, ""],
 ) -> PyTree:
-    """One step x - step_size^2 / 2 gradient + noise_std xi, with xi ~ N(0, I) of its own for each leaf."""
+    """One step x - rate gradient + noise_std xi, with xi ~ N(0, I) of its own for each leaf."""
     leaves, structure = jax.tree.flatten(x)
     keys = jax.random.split(rng_key, len(leaves))
     noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
 
     def move(leaf: Array, gradient: Array, xi: Array) -> Array:
-        return leaf - 0.5 * step_size**2 * gradient + (noise_std * xi).astype(leaf.dtype)
+        return leaf - (rate * gradient).astype(leaf.dtype) + (noise_std * xi).astype(leaf.dtype)
 
     return jax.tree.map(move, x, gradient, jax.tree.unflatten(structure, noise))

@@ -21,9 +21,13 @@ from bism_jax.samplers import (
 )
 from experiments.imaging.trained import TrainedModel
 
+_NUM_SNAPSHOTS = 10
+_NUM_COLUMNS = 10
 
-def draw_samples(model: TrainedModel, key: Any, num_chains: int, num_snapshots: int = 0) -> AnnealedSamples:
-    """Samples of v from noise; of (v, h) jointly for a model with latents, whose h is dropped."""
+
+def draw_samples(model: TrainedModel, key: Any, num_chains: int) -> AnnealedSamples:
+    """Samples of v from noise, and how they came; of (v, h) for a model with latents, whose h is dropped."""
+    num_snapshots = min(_NUM_SNAPSHOTS, model.schedule.num_steps)
     v_key, h_key, chain_key = jax.random.split(key, 3)
     v = initial_noise(v_key, (num_chains, *model.config.image_shape), jnp.float32)
     if not model.has_latents:
@@ -45,49 +49,48 @@ def draw_given_latent(model: TrainedModel, key: Any, h: Any) -> np.ndarray:
 
 def draw_all(model: TrainedModel, images: np.ndarray, path: Path, *, num_chains: int = 100) -> None:
     """Every picture of a model: samples and their film, and, with latents, what the latents are good for."""
-    num_snapshots = min(10, model.schedule.num_steps)
-    samples = draw_samples(model, jax.random.key(0), num_chains, num_snapshots)
+    samples = draw_samples(model, jax.random.key(0), num_chains)
     save_samples(clip(samples.x), path / "samples.png")
-    film = clip(samples.snapshots[:, :10])
+    film = clip(samples.snapshots[:, :_NUM_COLUMNS])
     plotting.save(plotting.plot_film_strip(film), path / "film_strip.png")
     frames = [plotting.image_mosaic(frame, columns=5) for frame in film]
     plotting.save_animation(frames, path / "film.gif")
-    if not model.has_latents:
-        return
-    draw_reconstructions(model, images[:10], path / "reconstructions.png")
-    _draw_variations(model, images[:5], path / "variations.png")
-    _draw_interpolations(model, images[:10], path / "interpolations.png")
-    _draw_inpainting(model, images[:10], path / "inpainting.png")
+    if model.has_latents:
+        _draw_given_latents(model, images, path)
+        _draw_inpainting(model, images, path / "inpainting.png")
 
 
-def draw_reconstructions(model: TrainedModel, images: np.ndarray, path: Path) -> None:
-    """Images over samples given the posterior's mean of their latents."""
-    drawn = draw_given_latent(model, jax.random.key(1), jnp.asarray(model.latent_mean(images)))
+def _draw_given_latents(model: TrainedModel, images: np.ndarray, path: Path) -> None:
+    """Reconstructions, variations and interpolations, as one batch of chains."""
+    h = model.latent_mean(images)
+    half = len(h) // 2
+    between = interpolate(jnp.asarray(h[:half]), jnp.asarray(h[half:][:half]), _NUM_COLUMNS)
+    varied = np.repeat(h[:half], _NUM_COLUMNS - 1, axis=0)
+    latents = np.concatenate([h, varied, np.asarray(between).reshape(-1, h.shape[-1])])
+    drawn = draw_given_latent(model, jax.random.key(1), jnp.asarray(latents))
+    reconstructed, variations, interpolated = np.split(drawn, [len(h), len(h) + len(varied)])
+    save_reconstructions(images, reconstructed, path / "reconstructions.png")
+    variations = variations.reshape(half, _NUM_COLUMNS - 1, *images.shape[1:])
+    rows = np.concatenate([images[:half, None], variations], axis=1).reshape(-1, *images.shape[1:])
+    title = f"An image, and {_NUM_COLUMNS - 1} samples given its latent"
+    plotting.save(plotting.plot_image_grid(rows, _NUM_COLUMNS, title), path / "variations.png")
+    title = "Samples given latents between two images'"
+    plotting.save(plotting.plot_image_grid(interpolated, _NUM_COLUMNS, title), path / "interpolations.png")
+
+
+def save_reconstructions(images: np.ndarray, drawn: np.ndarray, path: Path) -> None:
+    """Images over samples given their latents."""
     plotting.save(plotting.plot_reconstructions(images, drawn, title="v given the mean of q(h | v)"), path)
 
 
 def save_samples(images: np.ndarray, path: Path) -> None:
     """A grid of samples."""
-    plotting.save(plotting.plot_image_grid(images, columns=10), path)
+    plotting.save(plotting.plot_image_grid(images, _NUM_COLUMNS), path)
 
 
 def clip(images: Any) -> np.ndarray:
     """Samples within [0, 1], which a model of densities leaves by a little."""
     return np.clip(np.asarray(images, np.float32), 0, 1)
-
-
-def _draw_variations(model: TrainedModel, images: np.ndarray, path: Path) -> None:
-    h = jnp.repeat(jnp.asarray(model.latent_mean(images)), 9, axis=0)
-    drawn = draw_given_latent(model, jax.random.key(2), h).reshape(len(images), 9, *images.shape[1:])
-    rows = np.concatenate([images[:, None], drawn], axis=1).reshape(-1, *images.shape[1:])
-    plotting.save(plotting.plot_image_grid(rows, 10, "An image, and nine samples given its latent"), path)
-
-
-def _draw_interpolations(model: TrainedModel, images: np.ndarray, path: Path) -> None:
-    h = jnp.asarray(model.latent_mean(images))
-    between = interpolate(h[: len(h) // 2], h[len(h) // 2 :][: len(h) // 2], 10)
-    drawn = draw_given_latent(model, jax.random.key(3), between.reshape(-1, between.shape[-1]))
-    plotting.save(plotting.plot_image_grid(drawn, 10, "Samples given latents between two images'"), path)
 
 
 def _draw_inpainting(model: TrainedModel, images: np.ndarray, path: Path) -> None:
