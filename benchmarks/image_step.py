@@ -13,7 +13,6 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -21,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from benchmarks.resident_memory import peak_mib
 from bism_jax import MDSM, BiSM, Fisher, Optimizers, StopGradient, Unrolled
 from bism_jax.methods import paper_adam
 from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
@@ -103,7 +103,7 @@ def measure(num_steps: int, options: Options) -> Measurement:
         jax.block_until_ready((state, info))
         cpu.append(time.process_time() - start[0])
         wall.append(time.perf_counter() - start[1])
-    peak = _peak_mib()
+    peak = peak_mib()
     gflop = count_flops(algorithm.step, key, state, v) / 1e9
     temporary = step.memory_analysis().temp_size_in_bytes / 2**20
     return Measurement(cpu[1:], wall[1:], temporary, peak, gflop, matrix_gflops())
@@ -143,11 +143,6 @@ def main(options: Options) -> None:
             flush=True,
         )
     print(f"\nCPU time of N = {NUM_STEPS[1]} over N = {NUM_STEPS[0]}: {medians[1] / medians[0]:.2f}")
-
-
-def _peak_mib() -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 if __name__ == "__main__":

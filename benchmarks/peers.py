@@ -2,29 +2,42 @@
 
     pip install "bism-jax[peers]"
     python -m benchmarks.peers --task checkerboard
+    python -m benchmarks.peers --task image --channels 64 --batch 100 --rounds 3
 
-Every implementation starts from the same parameters; before timing, its hypergradient under the same noise is
-compared with that of plain JAX. The timed rounds alternate between the implementations, so ratios hold on a
-busy machine.
+Every implementation runs in a process of its own and starts from the same parameters; before timing, its
+hypergradient under the same noise is compared with the first one's. The timed rounds alternate between the
+implementations, so ratios hold on a busy machine.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import json
+import multiprocessing
 import os
+import platform
 import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 import tyro
+from tqdm import tqdm
 
+from benchmarks.resident_memory import peak_of
 from benchmarks.rivals.ours import BismJax
 from benchmarks.rivals.plain_jax import PlainJax
-from benchmarks.rivals.task import Contender, Task, make_task
+from benchmarks.rivals.task import Contender, IterationNoise, Task, make_task
 
 _REFERENCE = "PyTorch + higher"
+_LIBRARIES = ("torch", "higher", "torchopt")
 
 
 @dataclass(frozen=True)
@@ -39,7 +52,8 @@ class Options:
         seconds: of a round for each implementation, at least one iteration.
         channels: of the image energy; the paper's is 64.
         batch: images; the other tasks have 100 rows.
-        threads: of PyTorch; JAX takes the cores that the process is given.
+        threads: of every implementation, on a CPU.
+        implementations: which; the first is the one that gradients are compared with.
         output: a folder for the table, or None.
     """
 
@@ -51,92 +65,163 @@ class Options:
     channels: int = 16
     batch: int = 50
     threads: int = 1
+    implementations: tuple[str, ...] = (
+        "plain JAX",
+        "bism_jax, fresh noise",
+        "bism_jax, shared noise",
+        _REFERENCE,
+        "PyTorch + TorchOpt",
+    )
     output: Path | None = None
 
 
-def contenders(task: Task, threads: int) -> list[Contender]:
-    """Those that can be imported; PyTorch on the accelerator where JAX has one.
+class Result(NamedTuple):
+    """Of one implementation.
 
-    Raises:
-        ImportError: where PyTorch, higher or TorchOpt is missing.
+    Attributes:
+        times: seconds of an iteration, one a round.
+        peak_mib: what an iteration adds to the resident memory at its peak; of PyTorch on a GPU, NaN.
+        difference: |gradient - first one's| / |first one's|; None where it has other noise.
     """
-    try:
-        import torch
 
-        from benchmarks.rivals.torch_rivals import Higher, TorchOpt
-    except ImportError as error:
-        raise ImportError(
-            "benchmarks.peers compares with PyTorch, higher and TorchOpt: pip install 'bism-jax[peers]'."
-        ) from error
-    torch.set_num_threads(threads)
-    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    ours = [BismJax(task, "fresh"), BismJax(task, "shared")]
-    return [PlainJax(task), *ours, Higher(task, device), TorchOpt(task, device)]
+    times: list[float]
+    peak_mib: float
+    difference: float | None
 
 
 def main(options: Options) -> None:
     """Prints a Markdown table."""
-    task = make_task(options.task, options.num_steps, options.lower_steps, options.channels, options.batch)
-    rivals = contenders(task, options.threads)
-    differences = _differences(task, rivals)
-    counts = {rival.name: _count(rival, options.seconds) for rival in rivals}
-    times: dict[str, list[float]] = {rival.name: [] for rival in rivals}
-    for _ in range(options.rounds):
-        for rival in rivals:
-            times[rival.name].append(_seconds(rival, counts[rival.name]))
-    table = _table(options, times, differences)
+    _check(options)
+    os.environ["PJRT_NPROC"] = str(options.threads)  # of the processes that are about to start
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with ExitStack() as stack:
+        workers = {name: stack.enter_context(_worker(options, name)) for name in options.implementations}
+        results, device = _measure(workers, options)
+    table = _table(options, results, device)
     print(table)
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / f"{options.task}-N{options.num_steps}.md").write_text(table + "\n")
+        versions = {library: version(library) for library in ("jax", *_LIBRARIES)}
+        machine = {"device": device, "machine": platform.machine(), "python": platform.python_version()}
+        (options.output / "machine.json").write_text(json.dumps(machine | versions, indent=2) + "\n")
 
 
-def _differences(task: Task, rivals: list[Contender]) -> dict[str, float | None]:
-    noise = task.draw_noise(0)
-    expected = rivals[0].hypergradient(noise)
-    scale = np.linalg.norm(expected)
-    return {
-        rival.name: None
-        if "shared" in rival.name
-        else float(np.linalg.norm(rival.hypergradient(noise) - expected) / scale)
-        for rival in rivals
+def _check(options: Options) -> None:
+    missing = [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]
+    if missing:
+        raise ImportError(
+            "benchmarks.peers compares with PyTorch, higher and TorchOpt: pip install 'bism-jax[peers]'."
+        )
+    unknown = [name for name in options.implementations if name not in Options.implementations]
+    if unknown:
+        known = ", ".join(map(repr, Options.implementations))
+        raise SystemExit(f"--implementations {unknown[0]!r} is unknown; choose from: {known}.")
+    if _REFERENCE not in options.implementations:
+        raise SystemExit(f"--implementations must name {_REFERENCE!r}, which the others are divided by.")
+
+
+def _worker(options: Options, name: str) -> ProcessPoolExecutor:
+    start = functools.partial(_start, options, name)
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=start)
+
+
+def _measure(workers: dict[str, ProcessPoolExecutor], options: Options) -> tuple[dict[str, Result], str]:
+    def call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+        return workers[name].submit(fn, *args).result()
+
+    gradients, counts, peaks = {}, {}, {}
+    for name in tqdm(workers, desc="compiling, comparing", disable=None):
+        gradients[name] = call(name, _gradient)
+        counts[name] = call(name, _count, options.seconds)
+        peaks[name] = call(name, _peak)
+    times: dict[str, list[float]] = {name: [] for name in workers}
+    for _ in tqdm(range(options.rounds), desc="rounds", disable=None):
+        for name in workers:
+            times[name].append(call(name, _seconds, counts[name]))
+    expected = gradients[options.implementations[0]]
+    results = {
+        name: Result(times[name], peaks[name], _difference(name, gradients[name], expected))
+        for name in workers
     }
+    return results, call(options.implementations[0], _device)
 
 
-def _count(rival: Contender, seconds: float) -> int:
+def _difference(name: str, found: np.ndarray, expected: np.ndarray) -> float | None:
+    if "shared" in name:
+        return None
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+_rival: list[Contender] = []  # of the process
+_noise: list[IterationNoise] = []
+
+
+def _start(options: Options, name: str) -> None:
+    task = make_task(options.task, options.num_steps, options.lower_steps, options.channels, options.batch)
+    _rival[:], _noise[:] = [_make(name, task, options.threads)], [task.draw_noise(0)]
+
+
+def _make(name: str, task: Task, threads: int) -> Contender:
+    """PyTorch on the accelerator where JAX has one."""
+    if name.startswith("bism_jax"):
+        return BismJax(task, "shared" if "shared" in name else "fresh")
+    if name == PlainJax.name:
+        return PlainJax(task)
+    import torch
+
+    from benchmarks.rivals.torch_rivals import Higher, TorchOpt
+
+    torch.set_num_threads(threads)
+    device = "cuda" if jax.default_backend() == "gpu" else "cpu"
+    return Higher(task, device) if name == Higher.name else TorchOpt(task, device)
+
+
+def _gradient() -> np.ndarray:
+    return _rival[0].hypergradient(_noise[0])
+
+
+def _count(seconds: float) -> int:
     """Iterations that take about so long, after some that compile and warm up."""
-    rival.run(1)
-    once = _seconds(rival, 1)
-    again = _seconds(rival, max(1, int(0.1 * seconds / once)))
+    _rival[0].run(1)
+    once = _seconds(1)
+    again = _seconds(max(1, int(0.1 * seconds / once)))
     return max(1, int(seconds / again))
 
 
-def _seconds(rival: Contender, num_iterations: int) -> float:
+def _peak() -> float:
+    return peak_of(lambda: _rival[0].run(1))
+
+
+def _seconds(num_iterations: int) -> float:
     """Of an iteration."""
     start = time.perf_counter()
-    rival.run(num_iterations)
+    _rival[0].run(num_iterations)
     return (time.perf_counter() - start) / num_iterations
 
 
-def _table(options: Options, times: dict[str, list[float]], differences: dict[str, float | None]) -> str:
+def _device() -> str:
+    return jax.devices()[0].device_kind
+
+
+def _table(options: Options, results: dict[str, Result], device: str) -> str:
     title = f"{options.task}, N = {options.num_steps}, K = {options.lower_steps}"
     if options.task == "image":
         title += f", {options.channels} channels, batch {options.batch}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     lines = [
-        f"{title}; {jax.devices()[0].device_kind}, {cores} cores, PyTorch threads: {options.threads}",
+        f"{title}; {device}, {options.threads} threads",
         "",
-        f"| implementation | ms, median (best) | {_REFERENCE} over it (quartiles) | gradient differs by |",
-        "|---|---|---|---|",
+        f"| implementation | ms, median (best) | {_REFERENCE} over it (quartiles) | MiB | gradient off by |",
+        "|---|---|---|---|---|",
     ]
-    reference = np.array(times[_REFERENCE])
-    for name, values in times.items():
-        low, median, high = np.percentile(reference / np.array(values), [25, 50, 75])
-        difference = differences[name]
-        shown = "other noise" if difference is None else f"{difference:.0e}"
+    reference = np.array(results[_REFERENCE].times)
+    for name, result in results.items():
+        times = np.array(result.times)
+        low, median, high = np.percentile(reference / times, [25, 50, 75])
+        shown = "other noise" if result.difference is None else f"{result.difference:.0e}"
         lines.append(
-            f"| {name} | {1e3 * np.median(values):.3g} ({1e3 * min(values):.3g}) "
-            f"| {median:.3g} ({low:.3g} to {high:.3g}) | {shown} |"
+            f"| {name} | {1e3 * np.median(times):.3g} ({1e3 * times.min():.3g}) "
+            f"| {median:.3g} ({low:.3g} to {high:.3g}) | {result.peak_mib:.0f} | {shown} |"
         )
     return "\n".join(lines)
 

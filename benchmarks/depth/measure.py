@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +12,10 @@ import numpy as np
 
 from benchmarks.depth.settings import SETTINGS, STRATEGIES, Setting
 from benchmarks.hypergradients import bilevel_problem, theta_gradient
+from benchmarks.resident_memory import peak_of
 from bism_jax import BiSM, Optimizers, StopGradient, Unrolled
 from bism_jax.hypergradient import Strategy
 from bism_jax.methods import paper_adam
-from bism_jax.training import release_freed_memory
 
 _WARM_UP_ITERATIONS = 10
 _MIB = 2**20
@@ -81,10 +80,7 @@ class Bench:
         step = jax.jit(algorithm.step).lower(key, self._state, self._v).compile()
         compile_s = time.perf_counter() - start
         memory: Any = step.memory_analysis()
-        release_freed_memory()
-        resident = _reset_peak()
-        jax.block_until_ready(step(key, self._state, self._v))
-        peak = _peak_mib() - resident
+        peak = peak_of(lambda: jax.block_until_ready(step(key, self._state, self._v)))
         times = self._times(step)
         low, median, high = (round(1e3 * float(t), 4) for t in np.percentile(times, [25, 50, 75]))
         error = self._error(strategy, num_steps)
@@ -146,22 +142,3 @@ def describe_machine() -> dict[str, Any]:
 def _cast(leaf: Any, dtype: Any) -> Any:
     leaf = np.asarray(leaf)
     return jnp.asarray(leaf, dtype) if np.issubdtype(leaf.dtype, np.floating) else jnp.asarray(leaf)
-
-
-def _reset_peak() -> float:
-    """Resets the peak of the resident memory where the system can, and returns what is resident."""
-    if jax.default_backend() != "cpu":
-        return 0.0
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status_mib("VmRSS")
-
-
-def _peak_mib() -> float:
-    if jax.default_backend() != "cpu":
-        return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / _MIB
-    return _status_mib("VmHWM")
-
-
-def _status_mib(entry: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.split(f"{entry}:")[1].split()[0]) / 1024
