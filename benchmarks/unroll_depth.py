@@ -38,6 +38,8 @@ class Options:
         strategies: which; by default all.
         depths: N.
         seconds: of timing for each program, at least 5 iterations.
+        errors: whether to measure the error of the hypergradient, which compiles as much again, and plain
+            reverse mode in float64 for each depth.
         quick: three minutes on two cores: two models, four strategies, three depths.
         output: the folder to write to.
     """
@@ -46,6 +48,7 @@ class Options:
     strategies: tuple[str, ...] = tuple(STRATEGIES)
     depths: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)
     seconds: float = 1.0
+    errors: bool = True
     quick: bool = False
     output: Path = Path("runs/unroll_depth")
 
@@ -70,7 +73,7 @@ def main(options: Options) -> None:
         cases = [case for case in _cases(options) if (model, *case) not in done]
         if not cases:
             continue
-        start = functools.partial(_start, model, options.seconds)
+        start = functools.partial(_start, model, options.seconds, options.errors)
         with ProcessPoolExecutor(1, context, initializer=start) as pool:
             for strategy, num_steps in tqdm(cases, desc=model, disable=None):
                 row = pool.submit(_measure, strategy, num_steps).result()
@@ -106,8 +109,8 @@ def _cases(options: Options) -> list[tuple[str, int]]:
 _bench: list[Any] = []  # of the process
 
 
-def _start(model: str, seconds: float) -> None:
-    _bench[:] = [Bench(model, seconds)]
+def _start(model: str, seconds: float, errors: bool) -> None:
+    _bench[:] = [Bench(model, seconds, errors)]
 
 
 def _measure(strategy: str, num_steps: int) -> Measurement:

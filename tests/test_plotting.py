@@ -360,6 +360,13 @@ def test_save_makes_the_folders_and_writes_the_picture(tmp_path: Path) -> None:
     assert picture[..., :3].min() < 0.1 and picture[..., :3].max() == 1
 
 
+def test_no_label_is_cut_at_the_edge(tmp_path: Path) -> None:
+    images = np.zeros((10, 32, 32, 1))
+    figure = plotting.plot_inpainting(images, np.ones(images.shape, bool), images)
+    picture = matplotlib.image.imread(plotting.save(figure, tmp_path / "inpainting.png"))
+    assert picture[:, 0, :3].min() == 1
+
+
 def test_every_figure_can_be_written(tmp_path: Path) -> None:
     points = RNG.uniform(size=(20, 2))
     figures: list[Figure] = [

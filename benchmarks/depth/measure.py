@@ -57,10 +57,11 @@ class Bench:
     Args:
         name: of the model.
         seconds: to spend on the timing of each program.
+        errors: whether to measure them.
     """
 
-    def __init__(self, name: str, seconds: float) -> None:
-        self._name, self._seconds = name, seconds
+    def __init__(self, name: str, seconds: float, errors: bool = True) -> None:
+        self._name, self._seconds, self._errors = name, seconds, errors
         self._setting: Setting = SETTINGS[name]()
         self._v = jnp.asarray(self._setting.batch())
         method = self._method(Unrolled(1))
@@ -110,8 +111,8 @@ class Bench:
         return times
 
     def _error(self, strategy: Strategy, num_steps: int) -> float:
-        if num_steps == 0:
-            return float("nan")  # there is nothing to react
+        if num_steps == 0 or not self._errors:  # with no step there is nothing to react
+            return float("nan")
         if num_steps not in self._exact:
             plain = Unrolled(num_steps, mixed_mode=False)
             with jax.enable_x64(True):

@@ -46,7 +46,7 @@ class Setting:
 
 
 def _image(channels: int, batch: int) -> Setting:
-    posterior = ConvGaussianPosterior(50, (2 * channels, 4 * channels, 8 * channels))
+    posterior = ConvGaussianPosterior(50, (channels, 2 * channels, 4 * channels))
     energy = ResidualEnergy(50, channels, activation=jax.nn.silu)
     return Setting(energy, posterior, (batch, 32, 32, 1), MDSM(), Fisher())
 

@@ -19,6 +19,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
     """Writes a figure; its format follows the suffix of `path`, and folders that are missing are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.draw_without_rendering()  # the layout takes a second pass to make room for long labels
     figure.savefig(path, dpi=dpi)
     return path
 
