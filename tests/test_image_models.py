@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.hypergradients import bilevel_problem, theta_gradient
+from bism_jax import MDSM, BiSM, Fisher, Optimizers, Unrolled
+from bism_jax.methods import paper_adam
 from bism_jax.models import (
     ConvDecoder,
     ConvGaussianPosterior,
@@ -121,6 +124,23 @@ def test_bfloat16_is_close_and_sums_in_float32():
     assert found.dtype == jnp.float32
     difference = jnp.linalg.norm(found - exact) / jnp.linalg.norm(exact)
     assert 1e-5 < difference < 0.05
+
+
+@pytest.mark.slow
+def test_the_hypergradient_in_bfloat16_is_off_by_a_few_of_its_roundings():
+    method = BiSM(MDSM(), Fisher(), 0, Unrolled(1), Optimizers(paper_adam(), paper_adam()))
+    v, posterior = images(dtype=jnp.float32), ConvGaussianPosterior(LATENTS, (4, 4, 4))
+
+    def problem(dtype):
+        energy = ResidualEnergy(LATENTS, CHANNELS, activation=jax.nn.silu, dtype=dtype)
+        return bilevel_problem(method, energy, posterior), method.bind(energy, posterior)
+
+    (exact_losses, algorithm), (losses, _) = problem(None), problem(jnp.bfloat16)
+    state = algorithm.init(jax.random.key(0), v)
+    noise = method.draw_noise(losses, jax.random.key(1), state.phi, v)
+    exact, found = (theta_gradient(method, each, state, v, noise) for each in (exact_losses, losses))
+    difference = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert 1e-5 < difference < 8 * 2**-8
 
 
 @pytest.mark.parametrize(
