@@ -44,6 +44,11 @@ def test_measurements_survive_their_file(tmp_path):
     assert table.splitlines()[-1].endswith("| 2.0 |  |")
 
 
+def test_without_errors_there_is_no_figure_of_them(tmp_path):
+    report.draw([Measurement("mlp", "mixed", n, *[1.0] * 6, float("nan")) for n in (1, 2)], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mlp-median.png", "mlp-temporary.png"}
+
+
 @pytest.mark.slow
 def test_exact_strategies_are_exact_and_the_others_are_not():
     bench = Bench("checkerboard", 0.01)

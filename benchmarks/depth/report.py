@@ -62,7 +62,10 @@ def draw(rows: Sequence[Measurement], folder: Path) -> None:
         errors: Any = {
             name: ([row.median_ms for row in some], [row.error for row in some])
             for name, some in by_name.items()
+            if not any(math.isnan(row.error) for row in some)
         }
+        if not errors:
+            continue
         figure = plotting.plot_curves(
             errors, "ms an iteration", "error of the hypergradient", title=model, log_axes=True
         )

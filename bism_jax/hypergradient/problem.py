@@ -16,7 +16,7 @@ from bism_jax import checks
 from bism_jax.jaxprs import contains_primitive, count_equations, is_used
 
 _MAX_UNROLLED_STEPS = 8
-_MAX_UNROLLED_EQUATIONS = 500  # of one step
+_MAX_UNROLLED_EQUATIONS = 200  # of one step; beyond, the memory of plain reverse mode comes back
 
 LossFn = Callable[[Any, Any, Any], Float[Array, ""]]
 LowerGradient = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
