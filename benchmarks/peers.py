@@ -80,7 +80,7 @@ class Result(NamedTuple):
 
     Attributes:
         times: seconds of an iteration, one a round.
-        peak_mib: what an iteration adds to the resident memory at its peak; of PyTorch on a GPU, NaN.
+        peak_mib: what an iteration adds to the resident memory at its peak; on a GPU, the most it has held.
         difference: |gradient - first one's| / |first one's|; None where it has other noise.
     """
 
@@ -101,7 +101,8 @@ def main(options: Options) -> None:
     print(table)
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
-        (options.output / f"{options.task}-N{options.num_steps}.md").write_text(table + "\n")
+        model = f"image-{options.channels}" if options.task == "image" else options.task
+        (options.output / f"{model}-N{options.num_steps}.md").write_text(table + "\n")
         versions = {library: version(library) for library in ("jax", *_LIBRARIES)}
         machine = {"device": device, "machine": platform.machine(), "python": platform.python_version()}
         (options.output / "machine.json").write_text(json.dumps(machine | versions, indent=2) + "\n")
@@ -190,7 +191,12 @@ def _count(seconds: float) -> int:
 
 
 def _peak() -> float:
-    return peak_of(lambda: _rival[0].run(1))
+    if jax.default_backend() == "cpu" or "PyTorch" not in _rival[0].name:
+        return peak_of(lambda: _rival[0].run(1))
+    import torch
+
+    _rival[0].run(1)
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 def _seconds(num_iterations: int) -> float:

@@ -40,8 +40,7 @@ def markdown(rows: Sequence[Measurement]) -> str:
             "| strategy | N | ms (quartiles) | compile s | temporaries MiB | peak MiB | error |\n"
             "|---|---|---|---|---|---|---|"
         )
-        of_model = [row for row in rows if row.model == model]
-        parts += [_line(row) for row in of_model]
+        parts += [_line(row) for row in _of_model(rows, model)]
         parts.append("")
     return "\n".join(parts)
 
@@ -49,7 +48,7 @@ def markdown(rows: Sequence[Measurement]) -> str:
 def draw(rows: Sequence[Measurement], folder: Path) -> None:
     """Memory and time against N, and error against time, for each model."""
     for model in dict.fromkeys(row.model for row in rows):
-        of_model = [row for row in rows if row.model == model and row.num_steps > 0]
+        of_model = [row for row in _of_model(rows, model) if row.num_steps > 0]
         names = list(dict.fromkeys(row.strategy for row in of_model))
         by_name = {name: [row for row in of_model if row.strategy == name] for name in names}
         for column, label in (("temporary_mib", "temporaries, MiB"), ("median_ms", "ms an iteration")):
@@ -70,6 +69,11 @@ def draw(rows: Sequence[Measurement], folder: Path) -> None:
             errors, "ms an iteration", "error of the hypergradient", title=model, log_axes=True
         )
         plotting.save(figure, folder / f"{model}-error.png")
+
+
+def _of_model(rows: Sequence[Measurement], model: str) -> list[Measurement]:
+    """By N, since a run that continued another adds its lines after it."""
+    return sorted((row for row in rows if row.model == model), key=lambda row: row.num_steps)
 
 
 def _parse(row: dict[str, str]) -> Measurement:
