@@ -82,8 +82,9 @@ def init_module(
         raise _missing(model, argument)
     try:
         # Compiled, the forward pass is dropped as dead code; the rest runs once, so compiling is the cost.
-        options = None if is_within_jit() else _COMPILE_FAST  # JAX takes them from the outermost jit only
-        return jax.jit(model.init, compiler_options=options)(rng_key, *args)
+        # JAX takes options from the outermost jit only.
+        is_slow = jax.default_backend() == "cpu" and not is_within_jit()
+        return jax.jit(model.init, compiler_options=_COMPILE_FAST if is_slow else None)(rng_key, *args)
     except Exception as error:
         if str(error).startswith(argument):
             raise
