@@ -2,8 +2,9 @@
 
 `--preset smoke` is a trial of less than two minutes on two cores, most of them compilation, `small` takes
 half an hour to an hour there, and `paper` is the published setting, for an accelerator. Every option can be
-changed after the preset. The run folder holds the configuration, the history, checkpoints that the same command continues from,
-the weights and pictures; `experiments.sample` and `experiments.evaluate` go on from it.
+changed after the preset. The run folder holds the configuration, the history, checkpoints that the same
+command continues from, the weights and pictures; `experiments.sample` and `experiments.evaluate` go on
+from it.
 """
 
 from __future__ import annotations
