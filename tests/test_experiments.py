@@ -108,6 +108,7 @@ def test_every_contender_names_a_method_that_binds():
         assert callable(contender.method.bind(GRBM(4), contender.posterior_fn).step), name
 
 
+@pytest.mark.slow
 def test_an_ablation_covers_its_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(ablation, "COUNTS", (0, 1))
     config = ablation.Config(num_steps=20, num_draws=2, output=tmp_path / "runs")

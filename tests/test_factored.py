@@ -73,8 +73,14 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
-def test_the_factored_form_is_the_plain_form(x64, method):
+QUICK = ("shared", "fresh", "N = 0")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in METHODS]
+)
+def test_the_factored_form_is_the_plain_form(x64, name):
+    method = METHODS[name]
     theta, phi, v = params()
     found = one_step(method, Factored(), GaussianPosterior(3), theta, phi, v)
     assert_equal(found, one_step(method, plain(Factored()), GaussianPosterior(3), theta, phi, v))

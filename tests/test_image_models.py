@@ -8,6 +8,7 @@ import pytest
 from benchmarks.hypergradients import bilevel_problem, theta_gradient
 from bism_jax import MDSM, BiSM, Fisher, Optimizers, Unrolled
 from bism_jax.methods import paper_adam
+from bism_jax.methods.parameters import init_module
 from bism_jax.models import (
     ConvDecoder,
     ConvGaussianPosterior,
@@ -44,7 +45,7 @@ def latents(dtype=jnp.float64):
     return jax.random.normal(jax.random.key(1), (2, LATENTS), dtype)
 
 
-@pytest.mark.parametrize(("num_blocks", "colours"), [(6, 1), (9, 3)])
+@pytest.mark.parametrize(("num_blocks", "colours"), [(6, 1), pytest.param(9, 3, marks=pytest.mark.slow)])
 def test_the_energy_is_the_papers(x64, num_blocks, colours):
     energy = ResidualEnergy(LATENTS, CHANNELS, num_blocks)
     v, h = images(colours), latents()
@@ -86,7 +87,8 @@ def test_the_posterior_is_the_papers(x64):
 def test_initial_weights_are_uniform_in_the_root_of_the_inputs():
     energy = ResidualEnergy(LATENTS, 8)
     shape = (1, SIZE, SIZE, 3)
-    params = flat(jax.jit(energy.init)(jax.random.key(0), jnp.zeros(shape), jnp.zeros((1, LATENTS))))
+    key, v, h = jax.random.key(0), jnp.zeros(shape), jnp.zeros((1, LATENTS))
+    params = flat(init_module(as_model("energy_fn", energy), "energy_fn", key, v, h))
     kernel, bias = params["trunk/Conv_0/kernel"], params["trunk/Conv_0/bias"]
     for values in (kernel, bias):
         assert np.abs(values).max() <= 27**-0.5
@@ -175,6 +177,7 @@ def test_wrong_options_are_named(make, match):
         make()
 
 
+@pytest.mark.slow
 def test_the_energy_without_latents(x64):
     energy, v = ResidualFreeEnergy(LATENTS, CHANNELS), images()
     theta = jax.jit(energy.init)(jax.random.key(2), v)
