@@ -31,7 +31,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from benchmarks.image_step import SAVE_MEMORY
+from benchmarks.image_step import save_memory
 from benchmarks.resident_memory import peak_of
 from benchmarks.rivals.ours import BismJax
 from benchmarks.rivals.plain_jax import PlainJax
@@ -96,7 +96,7 @@ def main(options: Options) -> None:
     os.environ["PJRT_NPROC"] = str(options.threads)  # of the processes that are about to start
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if options.task == "image":
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {SAVE_MEMORY}".strip()
+        save_memory()
     with ExitStack() as stack:
         workers = {name: stack.enter_context(_worker(options, name)) for name in options.implementations}
         results, device = _measure(workers, options)
