@@ -16,7 +16,7 @@ from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
 from bism_jax.methods.capabilities import require_posterior
 from bism_jax.methods.iteration_counts import count_iterations
-from bism_jax.methods.model_checks import check_latent_model
+from bism_jax.methods.model_checks import check_latent_model, check_moving_latents
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.states import LatentInfo, LatentState
@@ -134,6 +134,8 @@ class BiSM:
         def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> LatentState:
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
             check_latent_model(energy, posterior, theta, phi, batch)
+            if losses.moves_latents:
+                check_moving_latents(posterior, phi, batch)
             return LatentState(
                 theta,
                 phi,
