@@ -1,0 +1,170 @@
+"""The paper's model of MNIST, trained for as long as there is time: N = 0, then N = 1."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.accelerator.arrays import read_arrays, scikit_digits
+from benchmarks.accelerator.cases import Case, Context, Unavailable
+from benchmarks.accelerator.paper_networks import Setting, configuration, product_precision
+from benchmarks.accelerator.rows import replace_text
+from benchmarks.accelerator.training import train_until
+from bism_jax.data import ImageSplits, LabelledImages
+from bism_jax.evaluation import class_coverage, class_probabilities, train_image_classifier
+from experiments.imaging import pictures
+from experiments.imaging.config import ImageConfig, SamplingConfig
+from experiments.imaging.networks import make_energy, make_method, make_posterior
+from experiments.imaging.probes import probe_accuracies
+from experiments.imaging.trained import TrainedModel, read_trained, write_weights
+from experiments.run_folder import RunFolder
+
+_DEPTHS = (0, 1)
+_NUM_CHAINS, _NUM_PROBE_IMAGES = 100, 10_000
+_TRAINING = 0.6  # of the time of a depth; the rest goes to samples and their measures
+_COMPILATION = 60.0  # seconds, where it was not measured
+_UNKNOWN_MS = 50.0  # an iteration, likewise
+
+
+def cases(context: Context) -> list[Case]:
+    """Training, samples and probe, for each depth."""
+    return [
+        Case(f"N = {depth}, {name}", functools.partial(run, context, depth))
+        for depth in _DEPTHS
+        for name, run in (("training", _train), ("samples", _sample), ("probe", _probe))
+    ]
+
+
+@functools.cache
+def _images(path: Path | None, quick: bool) -> ImageSplits:
+    if path is not None:
+        return read_arrays(path)
+    if quick:
+        return scikit_digits()
+    raise Unavailable("no images: pass --arrays FILE, made by python -m benchmarks.accelerator.arrays")
+
+
+def _folder(context: Context, depth: int) -> Path:
+    return context.options.work / f"paper-N{depth}"
+
+
+def _train(context: Context, depth: int) -> dict[str, Any]:
+    """`fit` with a cosine schedule over as many iterations as there should be time for."""
+    splits = _images(context.options.arrays, context.options.quick)
+    share = 1 / (len(_DEPTHS) - _DEPTHS.index(depth))
+    deadline = time.time() + _TRAINING * share * context.seconds_left
+    folder = _folder(context, depth)
+    config = _configuration(context, depth, deadline - time.time())
+    RunFolder("images", config, folder)
+    start = time.perf_counter()
+    with product_precision("TF32"):
+        trained = train_until(
+            deadline,
+            folder / "checkpoints",
+            make_energy(config),
+            make_posterior(config),
+            splits.train.images,
+            config.iterations,
+            method=make_method(config),
+            batch_size=config.batch_size,
+            rng_key=config.seed,
+        )
+    write_weights(folder, trained.theta_ema, trained.phi)
+    seconds = time.perf_counter() - start
+    return {**trained.columns, "seconds": seconds, "bfloat16": config.network.bfloat16}
+
+
+def _configuration(context: Context, depth: int, seconds: float) -> ImageConfig:
+    """Kept in a file, since a schedule that is continued must be the same."""
+    file = context.folder("plans") / f"paper-N{depth}.json"
+    if not file.exists():
+        fastest = _fastest(context, depth)
+        replace_text(file, json.dumps({"precision": fastest, "iterations": _count(context, depth, fastest, seconds)}))
+    plan = json.loads(file.read_text())
+    config = configuration(Setting("mnist", depth, plan["precision"]), context.options.quick)
+    sampling = SamplingConfig(0.1, 5, 20, 5) if context.options.quick else config.sampling
+    return replace(config, iterations=plan["iterations"], sampling=sampling)
+
+
+def _columns(context: Context, depth: int, precision: str, column: str) -> float:
+    return context.value("networks", Setting("mnist", depth, precision).name, column)
+
+
+def _fastest(context: Context, depth: int) -> str:
+    """By what stage 2 measured."""
+    times = {name: _columns(context, depth, name, "ms") for name in ("bfloat16", "TF32", "float32")}
+    measured = {name: ms for name, ms in times.items() if ms is not None}
+    return min(measured, key=measured.__getitem__) if measured else "TF32"
+
+
+def _count(context: Context, depth: int, precision: str, seconds: float) -> int:
+    if context.options.quick:
+        return 6
+    compilation = _columns(context, depth, precision, "compile_s") or _COMPILATION
+    ms = _columns(context, depth, precision, "ms") or _UNKNOWN_MS
+    return int(np.clip(0.8e3 * (seconds - compilation) / ms, 100, 100_000))
+
+
+def _trained(context: Context, depth: int) -> TrainedModel:
+    try:
+        return read_trained(_folder(context, depth))
+    except FileNotFoundError as error:
+        raise Unavailable("there is no trained model") from error
+
+
+def _sample(context: Context, depth: int) -> dict[str, Any]:
+    """Samples from noise, and what a classifier, trained on the spot, says of them."""
+    model = _trained(context, depth)
+    num_chains = 4 if context.options.quick else _NUM_CHAINS
+    start = time.perf_counter()
+    with product_precision("TF32"):
+        samples = pictures.clip(pictures.draw_samples(model, jax.random.key(0), num_chains).x)
+    seconds = time.perf_counter() - start
+    splits = _images(context.options.arrays, context.options.quick)
+    classifier = _classifier(context.options.arrays, context.options.quick)
+    test_rows = slice(2000)
+    predicted = class_probabilities(classifier, splits.test.images[test_rows]).argmax(axis=1)
+    coverage = class_coverage(class_probabilities(classifier, samples))
+    return {
+        "seconds": seconds,
+        "classifier_accuracy": float((predicted == splits.test.labels[test_rows]).mean()),
+        "confident_samples": coverage.confident_fraction,
+        "classes_among_them": coverage.num_classes,
+        "picture": _draw(samples, context.options.output / f"samples-N{depth}.png"),
+    }
+
+
+def _draw(samples: np.ndarray, path: Path) -> str:
+    try:
+        pictures.save_samples(samples, path)
+    except ImportError:
+        np.savez_compressed(path.with_suffix(".npz"), images=np.round(255 * samples).astype(np.uint8))
+        return f"{path.with_suffix('.npz').name}: an array, since matplotlib is missing"
+    return path.name
+
+
+@functools.cache
+def _classifier(path: Path | None, quick: bool) -> Any:
+    train = _images(path, quick).train
+    return train_image_classifier(train.images, train.labels, jax.random.key(0), num_epochs=2 if quick else 3)
+
+
+def _probe(context: Context, depth: int) -> dict[str, Any]:
+    """A linear classifier on the latents' means, and on as many principal components."""
+    model = _trained(context, depth)
+    splits = _images(context.options.arrays, context.options.quick)
+    rows = slice(300 if context.options.quick else _NUM_PROBE_IMAGES)
+    train = LabelledImages(splits.train.images[rows], splits.train.labels[rows])
+    try:
+        accuracies = probe_accuracies(model, train, splits.test)
+    except ImportError as error:
+        raise Unavailable(str(error)) from error
+    on_latents, on_components = accuracies.values()
+    return {"latents": model.config.network.num_hidden, "probe": on_latents, "principal_components": on_components}
