@@ -3,8 +3,8 @@
     python -m benchmarks.accelerator --minutes 9 --output runs/accelerator
     python -m benchmarks.accelerator --quick --output runs/accelerator-quick
 
-Five stages, the most telling first; each measurement is a row of rows.csv, rows.json and rows.md as soon as it
-exists. It can be cut off anywhere, and the same command goes on where it stopped. See README.md beside this.
+The most telling stages come first; each measurement is a row of rows.csv, rows.json and rows.md as soon as
+it exists. It can be cut off anywhere, and the same command goes on where it stopped. See README.md beside this.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.accelerator.supervise import supervise
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
-    """The options of a command line; by argparse, since such a machine need not have the experiments' extras."""
+    """The options of a command line; by argparse, since such a machine may lack what the experiments need."""
     parser = argparse.ArgumentParser(
         "benchmarks.accelerator", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,7 +35,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if not given.minutes > 0:
         parser.error(f"--minutes must be positive, not {given.minutes}.")
     if given.arrays is not None and not given.arrays.is_file():
-        parser.error(f"--arrays {given.arrays} is no file; make one by python -m benchmarks.accelerator.arrays.")
+        parser.error(
+            f"--arrays {given.arrays} is no file; make one by python -m benchmarks.accelerator.arrays."
+        )
     work = given.work or given.output / "work"
     return Options(given.minutes, given.output, work, given.arrays, tuple(given.stages), given.quick)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.accelerator.cases import Unavailable
+from benchmarks.accelerator.cases import UnavailableError
 from bism_jax.data import ImageSplits, LabelledImages, load_image_split
 
 _SPLITS = ("train", "test")
@@ -46,12 +46,14 @@ def scikit_digits() -> ImageSplits:
     """The 8 x 8 digits that scikit-learn comes with, each pixel four times as wide and high.
 
     Raises:
-        Unavailable: where scikit-learn is missing.
+        UnavailableError: where scikit-learn is missing.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise Unavailable("no --arrays were given, and scikit-learn, which has digits, is missing") from error
+        raise UnavailableError(
+            "no --arrays were given, and scikit-learn, which has digits, is missing"
+        ) from error
     digits = load_digits()
     images = np.kron(digits.images[..., None] / 16, np.ones((1, 4, 4, 1))).astype(np.float32)
     labels = digits.target.astype(np.int32)
@@ -65,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks.accelerator.arrays`."""
     parser = argparse.ArgumentParser("benchmarks.accelerator.arrays", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--data-dir", type=Path, help="the data directory; BISM_JAX_DATA where it is not given")
+    parser.add_argument(
+        "--data-dir", type=Path, help="the data directory; BISM_JAX_DATA where it is not given"
+    )
     given = parser.parse_args(arguments)
     write_arrays(given.output, {name: load_image_split("mnist", name, given.data_dir) for name in _SPLITS})
     print(f"{given.output}: {given.output.stat().st_size / 1e6:.1f} MB")

@@ -56,5 +56,5 @@ class Case(NamedTuple):
     run: Callable[[], dict[str, Any]]
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """Something that the measurement needs is not on this machine."""

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from benchmarks.accelerator.cases import Unavailable
+from benchmarks.accelerator.cases import UnavailableError
 
 
 def load_golden() -> tuple[Any, dict[str, Any]]:
     """The tests' module that sets up the problem, and the inputs and cases.
 
     Raises:
-        Unavailable: where the tests or their values are not there.
+        UnavailableError: where the tests or their values are not there.
     """
     try:
         from tests import golden
     except ImportError as error:
-        raise Unavailable("the golden values are in tests/, which is not here") from error
+        raise UnavailableError("the golden values are in tests/, which is not here") from error
     if not hasattr(golden, "available"):
         return golden, golden.load()
     if not golden.available():
-        raise Unavailable("the golden values are looked for beside BISM_JAX_DATA, where they are not")
+        raise UnavailableError("the golden values are looked for beside BISM_JAX_DATA, where they are not")
     return golden, golden.load(os.environ["BISM_JAX_DATA"])

@@ -10,8 +10,9 @@ import jax
 
 from experiments.imaging.config import Data, ImageConfig, preset
 
-# What products of float32 are computed in; bfloat16 is the dtype of the convolutions, beside the default.
-PRECISIONS = {"float32": "highest", "TF32": "tensorfloat32", "bfloat16": "tensorfloat32"}
+# What products of float32 are computed in. JAX's default is TF32 on the GPUs that have it; bfloat16 is the
+# dtype of the energy's convolutions, and leaves the rest at the default.
+PRECISIONS = {"float32": "highest", "TF32": "default", "bfloat16": "default"}
 BATCH, QUICK_BATCH = 100, 4
 
 
@@ -37,7 +38,7 @@ class Setting(NamedTuple):
 def settings(quick: bool) -> list[Setting]:
     """The most telling first."""
     if quick:
-        return [Setting("mnist", 1, "float32"), Setting("mnist", 0, "bfloat16"), Setting("cifar10", 0, "float32")]
+        return [Setting("mnist", 1, "float32"), Setting("mnist", 0, "bfloat16")]
     main, others = ("bfloat16", "float32", "TF32"), ("bfloat16", "float32")
     return [
         Setting(data, num_steps, precision)

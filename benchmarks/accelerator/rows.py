@@ -23,9 +23,9 @@ START = "start"  # the case of a stage that does not come to its cases
 class Rows:
     """Rows by stage and case, in rows.json; rows.csv and rows.md are written from it.
 
-    A row has `stage`, `case`, `status`, `at` (seconds since 1970), `quick`, and what was measured. Each change reads
-    the file and replaces it as a whole, so that a kill between any two instructions leaves whole rows, and the
-    processes that take turns see each other's.
+    A row has `stage`, `case`, `status`, `at` (when it was tried, in seconds since 1970), `quick`, and what
+    was measured. Each change reads the file and replaces it as a whole, so that a kill between any two
+    instructions leaves whole rows, and the processes that take turns see each other's.
 
     Args:
         folder: where the files are; made where it is missing.
@@ -63,11 +63,14 @@ class Rows:
         self._write(rows + [_new_row(stage, case, WAITING, values) for case in cases if case not in known])
 
     def end_running(self, status: str, error: str) -> list[Row]:
-        """Marks the rows of measurements that were stopped from outside, and returns them."""
+        """Marks the rows of measurements that were stopped from outside, and returns them.
+
+        They keep the time at which they were tried, which may be that of an earlier call.
+        """
         rows = self.all()
         ended = [row for row in rows if row["status"] == RUNNING]
         for row in ended:
-            row |= {"status": status, "error": error, "at": time.time()}
+            row |= {"status": status, "error": error}
         self._write(rows)
         return ended
 

@@ -21,7 +21,7 @@ from benchmarks.accelerator.worker import work
 _LAST_SECONDS = 2.0  # to end the last process
 _MAX_CRASHES = 10  # of a stage's processes; each takes one measurement with it
 # Programs of tiny sizes take seconds to compile and milliseconds to run.
-_FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+_FAST_COMPILATION = "--xla_backend_optimization_level=0"
 
 Work = Callable[[str, Options, float, float], None]
 
@@ -85,7 +85,7 @@ def _run_process(name: str, options: Options, run: Work, deadline: float, start:
 
 
 def _variables(name: str, options: Options) -> dict[str, str]:
-    """Of a stage's processes: memory as it is needed, for others may want it, and no copy of it after them."""
+    """Of a stage's processes, which take memory as they need it."""
     variables = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     platforms = STAGES[name].platforms
     if platforms is not None:

@@ -28,33 +28,39 @@ class Trained(NamedTuple):
     is_whole: bool
 
 
-class _OutOfTime(Exception):
-    pass
+class _OutOfTimeError(Exception):
+    def __init__(self, snapshot: Snapshot) -> None:
+        super().__init__()
+        self.snapshot = snapshot
 
 
 class _Watch:
-    """A callback that stops a run after a deadline, and keeps where it was and how fast it went."""
+    """A callback that stops a run after a deadline, and measures how fast it goes."""
 
     def __init__(self, deadline: float, every: int) -> None:
         self.every = every
         self._deadline = deadline
-        self.snapshot: Any = None
         self._first: tuple[float, int] | None = None
         self.rate: float | None = None
 
     def __call__(self, snapshot: Snapshot) -> None:
         now = time.time()
-        self.snapshot = snapshot
         if self._first is None:
             self._first = (now, snapshot.step)  # the time before it is that of compilation
         elif now > self._first[0]:
             self.rate = (snapshot.step - self._first[1]) / (now - self._first[0])
         if now > self._deadline:
-            raise _OutOfTime
+            raise _OutOfTimeError(snapshot)
 
 
 def train_until(
-    deadline: float, checkpoint_dir: Path, energy: Any, posterior: Any, data: Any, num_steps: int, **options: Any
+    deadline: float,
+    checkpoint_dir: Path,
+    energy: Any,
+    posterior: Any,
+    data: Any,
+    num_steps: int,
+    **options: Any,
 ) -> Trained:
     """`fit` of `num_steps` iterations in all, continued from its checkpoints, and stopped at the deadline.
 
@@ -69,7 +75,7 @@ def train_until(
     """
     watch = _Watch(deadline, max(1, num_steps // 100))
     try:
-        bism_jax.fit(
+        last: Any = bism_jax.fit(
             energy,
             posterior,
             data,
@@ -81,8 +87,9 @@ def train_until(
             progress=False,
             **options,
         )
-    except _OutOfTime:
-        pass
-    last = watch.snapshot
-    columns = {"iterations": last.step, "planned": num_steps, "iterations_per_s": watch.rate}
-    return Trained(last.theta, last.phi, last.theta_ema, columns, last.step == num_steps)
+        num_done = num_steps
+    except _OutOfTimeError as stop:
+        last = stop.snapshot
+        num_done = last.step
+    columns = {"iterations": num_done, "planned": num_steps, "iterations_per_s": watch.rate}
+    return Trained(last.theta, last.phi, last.theta_ema, columns, num_done == num_steps)

@@ -11,7 +11,7 @@ import traceback
 from multiprocessing.connection import wait
 from typing import Any
 
-from benchmarks.accelerator.cases import Case, Context, Unavailable
+from benchmarks.accelerator.cases import Case, Context, UnavailableError
 from benchmarks.accelerator.options import Options
 from benchmarks.accelerator.rows import DONE, FAILED, RUNNING, START, UNAVAILABLE, WAITING, Row, Rows
 from benchmarks.accelerator.stages import STAGES
@@ -65,7 +65,7 @@ def _outcome(case: Case) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         values = {"status": DONE, **case.run()}
-    except Unavailable as reason:
+    except UnavailableError as reason:
         values = {"status": UNAVAILABLE, "error": str(reason)}
     except Exception as error:
         values = _failure(error)

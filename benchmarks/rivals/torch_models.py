@@ -59,7 +59,8 @@ class ResidualEnergy(nn.Module):
         self.first = _conv(trunk["Conv_0"])
         number = sum(name.startswith("ResidualBlock") for name in trunk)
         self.blocks = nn.ModuleList(
-            _Block(trunk[f"ResidualBlock_{index}"], halves=index % (number // 3) == 0) for index in range(number)
+            _Block(trunk[f"ResidualBlock_{index}"], halves=index % (number // 3) == 0)
+            for index in range(number)
         )
         self.last, self.joint = _linear(trunk["Dense_0"]), _linear(tree["params"]["joint"])
 

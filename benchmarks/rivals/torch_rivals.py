@@ -29,7 +29,10 @@ class _TorchRival:
         """The gradient of the first iteration."""
         lower = [self._to_tensors(one) for one in noise.lower]
         self._differentiate(lower, self._to_tensors(noise.higher))
-        grads = {name: p.grad.cpu() for name, p in self._energy.named_parameters() if p.grad is not None}
+        grads = {
+            name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().cpu()
+            for name, p in self._energy.named_parameters()
+        }
         return torch_models.energy_gradients(self._energy, grads)
 
     def run(self, num_iterations: int) -> None:
@@ -171,7 +174,9 @@ class TorchOpt(_TorchRival):
             self._optimizer.step(self._lower(self._posterior, noise))
             self._torchopt.stop_gradient(self._posterior)
             self._torchopt.stop_gradient(self._optimizer)
-        kept = [self._torchopt.extract_state_dict(part, by="copy") for part in (self._posterior, self._optimizer)]
+        kept = [
+            self._torchopt.extract_state_dict(part, by="copy") for part in (self._posterior, self._optimizer)
+        ]
         self._theta_optimizer.zero_grad()
         for noise in lower[self._task.lower_steps :]:
             self._optimizer.step(self._lower(self._posterior, noise))

@@ -21,8 +21,8 @@ class Stage(NamedTuple):
 
 STAGES = {
     "parity": Stage("benchmarks.accelerator.stages.parity", 0.28),
-    "networks": Stage("benchmarks.accelerator.stages.networks", 0.30),
-    "pytorch": Stage("benchmarks.accelerator.stages.pytorch", 0.06, platforms="cpu"),
+    "networks": Stage("benchmarks.accelerator.stages.networks", 0.29),
+    "pytorch": Stage("benchmarks.accelerator.stages.pytorch", 0.07, platforms="cpu"),
     "unrolling": Stage("benchmarks.accelerator.stages.unrolling", 0.14),
     "seeds": Stage("benchmarks.accelerator.stages.seeds", 0.06),
     "paper": Stage("benchmarks.accelerator.stages.paper", 0.16),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ from benchmarks.accelerator.paper_networks import (
     settings,
 )
 from bism_jax.training import count_flops
+from bism_jax.typing import Algorithm
+from experiments.imaging.config import ImageConfig
 from experiments.imaging.networks import make_energy, make_method, make_posterior
 
 NAME = "networks"
@@ -26,11 +29,13 @@ NAME = "networks"
 
 def cases(context: Context) -> list[Case]:
     """Rates, then iterations."""
+    quick = context.options.quick
     rates = [Case(_rate_name(name), functools.partial(_product, name, context)) for name in PRECISIONS]
     transfer = Case("memory and transfers", functools.partial(_transfers, context))
+    initial = functools.cache(lambda data: _initial_state(configuration(Setting(data, 0, "TF32"), quick)))
     iterations = [
-        Case(setting.name, functools.partial(_iteration, setting, context))
-        for setting in settings(context.options.quick)
+        Case(setting.name, functools.partial(_iteration, setting, initial, context))
+        for setting in settings(quick)
     ]
     return [*rates, transfer, *iterations]
 
@@ -85,13 +90,25 @@ def _transfers(context: Context) -> dict[str, Any]:
     }
 
 
-def _iteration(setting: Setting, context: Context) -> dict[str, Any]:
-    config = configuration(setting, context.options.quick)
-    algorithm = make_method(config).bind(make_energy(config), make_posterior(config))
+def _bind(config: ImageConfig) -> Algorithm:
+    return make_method(config).bind(make_energy(config), make_posterior(config))
+
+
+def _batch(config: ImageConfig) -> Any:
     v = np.random.default_rng(0).uniform(size=(config.batch_size, *config.image_shape))
-    v, key = jnp.asarray(v, jnp.float32), jax.random.key(0)
+    return jnp.asarray(v, jnp.float32)
+
+
+def _initial_state(config: ImageConfig) -> Any:
+    """Of every depth and precision, whose parameters are float32."""
+    return _bind(config).init(jax.random.key(0), _batch(config))
+
+
+def _iteration(setting: Setting, initial: Callable[[str], Any], context: Context) -> dict[str, Any]:
+    config = configuration(setting, context.options.quick)
+    algorithm, v, key = _bind(config), _batch(config), jax.random.key(0)
+    state = initial(setting.data)
     with product_precision(setting.precision):
-        state = algorithm.init(key, v)
         flop = count_flops(algorithm.step, key, state, v)
         program = compile_program(algorithm.step, key, state, v, donate_argnums=1)
     states = [jax.tree.map(jnp.copy, state)]  # a donated state must not share its arrays

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from benchmarks.accelerator.arrays import read_arrays, scikit_digits
-from benchmarks.accelerator.cases import Case, Context, Unavailable
+from benchmarks.accelerator.cases import Case, Context, UnavailableError
 from benchmarks.accelerator.paper_networks import Setting, configuration, product_precision
 from benchmarks.accelerator.rows import replace_text
 from benchmarks.accelerator.training import train_until
@@ -26,7 +26,6 @@ from experiments.imaging.probes import probe_accuracies
 from experiments.imaging.trained import TrainedModel, read_trained, write_weights
 from experiments.run_folder import RunFolder
 
-_DEPTHS = (0, 1)
 _NUM_CHAINS, _NUM_PROBE_IMAGES = 100, 10_000
 _TRAINING = 0.6  # of the time of a depth; the rest goes to samples and their measures
 _COMPILATION = 60.0  # seconds, where it was not measured
@@ -37,9 +36,13 @@ def cases(context: Context) -> list[Case]:
     """Training, samples and probe, for each depth."""
     return [
         Case(f"N = {depth}, {name}", functools.partial(run, context, depth))
-        for depth in _DEPTHS
+        for depth in _depths(context)
         for name, run in (("training", _train), ("samples", _sample), ("probe", _probe))
     ]
+
+
+def _depths(context: Context) -> tuple[int, ...]:
+    return (1,) if context.options.quick else (0, 1)
 
 
 @functools.cache
@@ -48,7 +51,7 @@ def _images(path: Path | None, quick: bool) -> ImageSplits:
         return read_arrays(path)
     if quick:
         return scikit_digits()
-    raise Unavailable("no images: pass --arrays FILE, made by python -m benchmarks.accelerator.arrays")
+    raise UnavailableError("no images: pass --arrays FILE, made by python -m benchmarks.accelerator.arrays")
 
 
 def _folder(context: Context, depth: int) -> Path:
@@ -58,7 +61,8 @@ def _folder(context: Context, depth: int) -> Path:
 def _train(context: Context, depth: int) -> dict[str, Any]:
     """`fit` with a cosine schedule over as many iterations as there should be time for."""
     splits = _images(context.options.arrays, context.options.quick)
-    share = 1 / (len(_DEPTHS) - _DEPTHS.index(depth))
+    depths = _depths(context)
+    share = 1 / (len(depths) - depths.index(depth))
     deadline = time.time() + _TRAINING * share * context.seconds_left
     folder = _folder(context, depth)
     config = _configuration(context, depth, deadline - time.time())
@@ -86,7 +90,9 @@ def _configuration(context: Context, depth: int, seconds: float) -> ImageConfig:
     file = context.folder("plans") / f"paper-N{depth}.json"
     if not file.exists():
         fastest = _fastest(context, depth)
-        replace_text(file, json.dumps({"precision": fastest, "iterations": _count(context, depth, fastest, seconds)}))
+        replace_text(
+            file, json.dumps({"precision": fastest, "iterations": _count(context, depth, fastest, seconds)})
+        )
     plan = json.loads(file.read_text())
     config = configuration(Setting("mnist", depth, plan["precision"]), context.options.quick)
     sampling = SamplingConfig(0.1, 5, 20, 5) if context.options.quick else config.sampling
@@ -116,7 +122,7 @@ def _trained(context: Context, depth: int) -> TrainedModel:
     try:
         return read_trained(_folder(context, depth))
     except FileNotFoundError as error:
-        raise Unavailable("there is no trained model") from error
+        raise UnavailableError("there is no trained model") from error
 
 
 def _sample(context: Context, depth: int) -> dict[str, Any]:
@@ -165,6 +171,10 @@ def _probe(context: Context, depth: int) -> dict[str, Any]:
     try:
         accuracies = probe_accuracies(model, train, splits.test)
     except ImportError as error:
-        raise Unavailable(str(error)) from error
+        raise UnavailableError(str(error)) from error
     on_latents, on_components = accuracies.values()
-    return {"latents": model.config.network.num_hidden, "probe": on_latents, "principal_components": on_components}
+    return {
+        "latents": model.config.network.num_hidden,
+        "probe": on_latents,
+        "principal_components": on_components,
+    }

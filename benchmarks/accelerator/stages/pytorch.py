@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.accelerator.cases import Case, Context, Unavailable
+from benchmarks.accelerator.cases import Case, Context, UnavailableError
 from benchmarks.accelerator.measure import time_iterations
 from benchmarks.accelerator.paper_networks import Setting, configuration, settings
 from benchmarks.rivals.task import Task
@@ -43,12 +43,13 @@ def _import(name: str) -> Any:
 def _iteration(context: Context, setting: Setting, implementation: str) -> dict[str, Any]:
     torch = _import("torch")
     if torch is None:
-        raise Unavailable("torch is not installed")
+        raise UnavailableError("torch is not installed")
     if implementation == "Higher" and _import("higher") is None:
-        raise Unavailable("higher is not installed")
+        raise UnavailableError("higher is not installed")
     from benchmarks.rivals import torch_rivals
 
     on_gpu = torch.cuda.is_available()
+    torch.backends.cudnn.benchmark = True  # as XLA tries out its convolutions
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = setting.precision != "float32"
     rival = getattr(torch_rivals, implementation)(_task(context, setting), "cuda" if on_gpu else "cpu")
     if on_gpu:
@@ -68,7 +69,9 @@ def _task(context: Context, setting: Setting) -> Task:
     config = configuration(setting, context.options.quick)
     energy, posterior = make_energy(config), make_posterior(config)
     v = np.random.default_rng(0).uniform(size=(config.batch_size, *config.image_shape)).astype(np.float32)
-    theta = jax.jit(energy.init)(jax.random.key(1), v, np.zeros((len(v), config.network.num_hidden), np.float32))
+    theta = jax.jit(energy.init)(
+        jax.random.key(1), v, np.zeros((len(v), config.network.num_hidden), np.float32)
+    )
     phi = jax.jit(posterior.init)(jax.random.key(2), v)
     std = np.geomspace(config.training.min_std, config.training.max_std, len(v)).astype(np.float32)
     return Task(
