@@ -191,6 +191,34 @@ def test_the_supervisor_never_imports_jax():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_stages_come_to_their_cases_without_extras(tmp_path):
+    """What an experiment or a comparison needs beside the library may be missing."""
+    code = """
+import importlib, sys, time
+from pathlib import Path
+extras = "tyro matplotlib sklearn PIL tensorflow_datasets array_record torch higher torchopt tensorboardX"
+sys.modules.update(dict.fromkeys(extras.split()))
+from benchmarks.accelerator.__main__ import parse
+from benchmarks.accelerator.cases import Context, UnavailableError
+from benchmarks.accelerator.rows import Rows
+from benchmarks.accelerator.stages import STAGES
+options = parse(["--output", sys.argv[1]])
+for name, stage in STAGES.items():
+    cases = importlib.import_module(stage.module).cases(Context(options, Rows(options.output), time.time()))
+    assert len({case.name for case in cases}) == len(cases) > 3, name
+    if name in ("pytorch", "paper"):
+        try:
+            cases[0].run()
+        except UnavailableError as reason:
+            print(reason)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    missing, images = found.stdout.splitlines()
+    assert missing == "torch is not installed" and "pass --arrays FILE" in images
+
+
 def test_images_survive_their_file(tmp_path):
     digits = scikit_digits()
     write_arrays(tmp_path / "digits.npz", {"train": digits.train, "test": digits.test})

@@ -4,7 +4,7 @@
     python -m benchmarks.accelerator --quick --output runs/accelerator-quick
 
 The most telling stages come first; each measurement is a row of rows.csv, rows.json and rows.md as soon as
-it exists. It can be cut off anywhere, and the same command goes on where it stopped. See README.md beside this.
+it exists. It can be cut off anywhere, and the same command goes on where it stopped. See README.md here.
 """
 
 from __future__ import annotations

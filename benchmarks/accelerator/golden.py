@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -15,7 +16,7 @@ def load_golden() -> tuple[Any, dict[str, Any]]:
         UnavailableError: where the tests or their values are not there.
     """
     try:
-        from tests import golden
+        golden: Any = importlib.import_module("tests.golden")
     except ImportError as error:
         raise UnavailableError("the golden values are in tests/, which is not here") from error
     if not hasattr(golden, "available"):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.monitoring
 import numpy as np
 
 _MIB = 2**20

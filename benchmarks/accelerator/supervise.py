@@ -81,7 +81,7 @@ def _run_process(name: str, options: Options, run: Work, deadline: float, start:
         return process.exitcode
     finally:
         process.kill()
-        process.join()
+        process.join(_LAST_SECONDS)  # one that waits for a driver may not end at all
 
 
 def _variables(name: str, options: Options) -> dict[str, str]:

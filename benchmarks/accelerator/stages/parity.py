@@ -36,7 +36,7 @@ _STRATEGIES = {
 }
 # Of the relative error in float64, and in float32 with full products; TF32 is reported and not judged.
 _LIMITS = {"float64": 1e-9, "float32": 1e-3, "TF32": math.inf}
-_RUN = {"batch_size": 100, "rng_key": 0}
+_RUN: dict[str, Any] = {"batch_size": 100, "rng_key": 0}
 
 
 def cases(context: Context) -> list[Case]:
@@ -175,7 +175,7 @@ def _donation() -> dict[str, Any]:
 
 
 def _layouts() -> dict[str, Any]:
-    """`fit` by one program over all devices and by `pmap`, in float64, against the same on the CPU."""
+    """`fit` in float64 by one program over all devices, and by `pmap`."""
     rows = np.random.default_rng(0).uniform(size=(1000, 2))
 
     def theta(parallel: Any) -> Any:
