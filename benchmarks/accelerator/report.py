@@ -1,11 +1,12 @@
-"""The rows as Markdown: a table for each stage, with the columns that it has."""
+"""The rows as Markdown: tables for each stage, one for rows with the same columns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
-_HIDDEN = ("stage", "case", "status", "at", "quick", "device", "error")
+_HIDDEN = ("stage", "case", "status", "at", "quick", "device", "error", "took_s")
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -13,13 +14,18 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     devices = ", ".join(dict.fromkeys(row["device"] for row in rows if row.get("device")))
     parts = [f"Device: {devices or 'none yet'}\n"]
     for stage in dict.fromkeys(row["stage"] for row in rows):
-        parts.append(f"## {stage}\n\n{_table([row for row in rows if row['stage'] == stage])}\n")
+        parts.append(f"## {stage}\n")
+        of_stage = [row for row in rows if row["stage"] == stage]
+        parts += [f"{_table(columns, list(some))}\n" for columns, some in groupby(of_stage, _columns)]
     return "\n".join(parts)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    measured = dict.fromkeys(name for row in rows for name in row if name not in _HIDDEN)
-    columns = [name for name in measured if any(row.get(name) is not None for row in rows)]
+def _columns(row: dict[str, Any]) -> list[str]:
+    return [name for name in row if name not in _HIDDEN]
+
+
+def _table(names: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    columns = [name for name in names if any(row[name] is not None for row in rows)]
     titles = [name.replace("_", " ") for name in columns]
     lines = ["| " + " | ".join(["case", *titles, "status"]) + " |", "|---" * (len(columns) + 2) + "|"]
     for row in rows:
