@@ -13,7 +13,7 @@ from bism_jax.models import GRBM, BernoulliPosterior, RelaxedBernoulli
 from bism_jax.objectives import DSM, KL, SM, SSM
 
 # The form of the latents in the Jacobian of SSM and SM -> the option that chooses it.
-LATENT_OPTIONS = {"fixed": {}}
+LATENT_OPTIONS = {name: {"latents": name} for name in ("fixed", "moving")}
 
 
 def load():

@@ -149,7 +149,7 @@ def test_hypergradient_is_that_of_a_python_loop(x64, name):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_an_optimiser_that_asks_for_the_loss_is_refused(name):
+def test_an_optimiser_without_a_derivative_is_refused(name):
     with pytest.raises(ValueError, match=r"optimizer (cannot update|holds a loop).*take .*optax.adam"):
         by_strategy(REFUSED[name], tree(0.4), 1.3)
 

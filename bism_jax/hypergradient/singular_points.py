@@ -1,10 +1,10 @@
-"""Optimisers with a derivative where their update has an infinite one."""
+"""Optimisers with a derivative where their update has none that is finite."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +12,10 @@ import optax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
+from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
-from bism_jax.jaxprs import PLAIN_CALLS, bodies, dependent_equations, is_inexact, sub_jaxprs
-
-
-def _is_not_finite(x: Any, y: Any) -> Any:
-    return ~(jnp.isfinite(x) & jnp.isfinite(y))
-
+from bism_jax.hypergradient.update_facts import COUNTER, UNKNOWN, ZERO, Fact, fact_of_result, fact_of_value
+from bism_jax.jaxprs import PLAIN_CALLS, bodies, dependent_equations, is_inexact
 
 # Primitives with points where their derivative is not finite, and where those are.
 _SINGULAR: dict[str, Callable[..., Any]] = {
@@ -28,47 +25,63 @@ _SINGULAR: dict[str, Callable[..., Any]] = {
     "cbrt": lambda x: x == 0,
     "integer_pow": lambda x: x == 0,
     "pow": lambda x, y: ~(x > 0) & (y < 1),
-    "div": lambda x, y: (y == 0) | _is_not_finite(x, y),
+    "div": lambda x, y: (y == 0) | ~(jnp.isfinite(x) & jnp.isfinite(y)),
+    "mul": lambda x, y: ~(jnp.isfinite(x) & jnp.isfinite(y)),
 }
-# A value that is not finite, in a branch that is not taken, makes a NaN of a cotangent of zero.
-_SINGULAR_PRODUCT = {"mul": _is_not_finite}
 
 
-def differentiable(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """`optimizer` with the same values, and the derivative 0 where a root, quotient or logarithm in it has
-    none.
+class _Known(NamedTuple):
+    """A value with what is known of it at a gradient of zero."""
+
+    value: Any
+    fact: Fact = UNKNOWN
+
+
+def make_differentiable(
+    optimizer: optax.GradientTransformation, trace: UpdateTrace, state: PyTree, params: PyTree
+) -> optax.GradientTransformation:
+    """`optimizer` with the same values, and the derivative 0 where a root or a quotient in it has none.
 
     An optimiser's norms and square roots have an infinite derivative at zero, so that a hypergradient through
     a unit that never fires, or through an optimum, is NaN. With the derivative 0 there it is right for Adam
     and its kin, where a step m / (|g| + eps) with m proportional to g has the slope of m / eps at g = 0, and
     for clipping by a norm, which leaves a gradient of zero alone. Where a step jumps at zero (one scaled to a
     fixed length, as in LAMB), it is the derivative of the branch that is taken.
+
+    Args:
+        optimizer: an optax transformation.
+        trace: its update.
+        state: its state; only the structure matters.
+        params: its parameters; only the structure, shapes and dtypes matter.
+
+    Raises:
+        ValueError: where reverse mode cannot pass the update, or its derivative at a gradient of zero is not
+            finite all the same.
     """
+    _check_loops(trace)
+    evaluation = _Evaluation()
+    results: list[_Known] = []
+    shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in trace.jaxpr.invars]
+    jax.eval_shape(lambda leaves: results.extend(evaluation.of_update(trace, leaves)), shapes)
+    if evaluation.num_guarded == 0:
+        return optimizer
 
-    def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+    def update(grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
         trace = trace_update(optimizer, grads, state, params)
-        leaves = jax.tree.leaves((grads, state, params))
-        return jax.tree.unflatten(trace.out_tree, _evaluate(trace.jaxpr, trace.consts, leaves))
+        known = _Evaluation().of_update(trace, jax.tree.leaves((grads, state, params)))
+        return jax.tree.unflatten(trace.out_tree, [result.value for result in known])
 
-    return optax.GradientTransformation(optimizer.init, update)
-
-
-def holds_singular(jaxpr: Jaxpr) -> bool:
-    """Whether a jaxpr, or a body that it calls, holds a primitive with an infinite derivative somewhere."""
-    return any(_is_singular(eqn) or any(map(holds_singular, sub_jaxprs(eqn))) for eqn in jaxpr.eqns)
+    guarded = optax.GradientTransformation(optimizer.init, update)
+    if not all(result.fact.is_finite for result in results):
+        _check_at_zero(guarded, state, params)
+    return guarded
 
 
-def check_differentiable(trace: UpdateTrace) -> None:
-    """Raises ValueError where reverse mode cannot pass an update."""
+def _check_loops(trace: UpdateTrace) -> None:
+    names: set[str] = set()
     marks = [is_inexact(var.aval) for var in trace.jaxpr.invars]
-    loops: list[JaxprEqn] = []
-
-    def visit(eqn: JaxprEqn) -> None:
-        if eqn.primitive.name == "while":
-            loops.append(eqn)
-
-    dependent_equations(trace.jaxpr, marks, visit)
-    if loops:
+    dependent_equations(trace.jaxpr, marks, lambda eqn: names.add(eqn.primitive.name))
+    if "while" in names:
         raise ValueError(
             "optimizer holds a loop of unknown length, as a line search does, which reverse mode cannot "
             "differentiate; take one of fixed steps, such as optax.adam, or Implicit or StopGradient, which "
@@ -76,72 +89,152 @@ def check_differentiable(trace: UpdateTrace) -> None:
         )
 
 
-def _is_singular(eqn: JaxprEqn) -> bool:
-    name = eqn.primitive.name
-    if name not in _SINGULAR or (name == "integer_pow" and eqn.params["y"] > 0):
-        return False
-    operand = eqn.invars[1 if name == "div" else 0]
-    return jnp.issubdtype(operand.aval.dtype, jnp.floating) and not isinstance(operand, Literal)
+def _check_at_zero(optimizer: optax.GradientTransformation, state: PyTree, params: PyTree) -> None:
+    """Raises ValueError where the derivative of an update at a gradient of zero is not finite."""
 
+    def slope(ones: PyTree) -> PyTree:
+        accumulators, rest = split_inexact(optimizer.init(ones))
 
-def _is_product(eqn: JaxprEqn) -> bool:
-    return eqn.primitive.name in _SINGULAR_PRODUCT and all(
-        jnp.issubdtype(atom.aval.dtype, jnp.floating) and not isinstance(atom, Literal) for atom in eqn.invars
+        def update(grads: PyTree, accumulators: PyTree) -> PyTree:
+            updates, state = optimizer.update(grads, join_inexact(accumulators, rest), ones)
+            return updates, split_inexact(state)[0]
+
+        results, pull_back = jax.vjp(update, jax.tree.map(jnp.zeros_like, ones), accumulators)
+        return pull_back(jax.tree.map(jnp.ones_like, results))
+
+    with jax.ensure_compile_time_eval():
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
+        slopes = jax.tree.leaves(jax.jit(slope)(ones))
+        is_traced = any(
+            isinstance(leaf, jax.core.Tracer) for leaf in slopes
+        )  # by what the update closes over
+        if is_traced or all(bool(jnp.isfinite(leaf).all()) for leaf in slopes):
+            return
+    names = sorted({type(node).__name__ for node in _named_states(state)})
+    raise ValueError(
+        f"optimizer (of {', '.join(names) or 'no named state'}) has no finite derivative at a gradient of "
+        "zero, so the hypergradient through a unit without a gradient would be NaN. Take optax.adam, "
+        "bism_jax.methods.paper_adam or optax.sgd, or give its norms and roots an epsilon."
     )
 
 
-def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    values: dict[Any, Any] = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args], strict=True))
+def _named_states(state: PyTree) -> list[Any]:
+    found: list[Any] = []
 
-    def read(atom: Any) -> Any:
-        return atom.val if isinstance(atom, Literal) else values[atom]
+    def visit(node: Any) -> bool:
+        if hasattr(node, "_fields"):
+            found.append(node)
+        return False
 
-    for eqn in jaxpr.eqns:
-        results = _evaluate_equation(eqn, [read(atom) for atom in eqn.invars])
-        values.update(zip(eqn.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    jax.tree.leaves(state, is_leaf=visit)
+    return found
 
 
-def _evaluate_equation(eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
-    name = eqn.primitive.name
-    if _is_singular(eqn) or _is_product(eqn):
-        return [_evaluate_singular(eqn, operands)]
-    if name in PLAIN_CALLS:
-        return _evaluate(*next(bodies(eqn)), operands)
-    if name == "cond":
-        branches = [functools.partial(_evaluate_flat, *body) for body in bodies(eqn)]
+class _Evaluation:
+    """Evaluates a trace with guards where a primitive may be at a singular point at a gradient of zero.
+
+    Attributes:
+        num_guarded: the guards so far.
+    """
+
+    def __init__(self) -> None:
+        self.num_guarded = 0
+
+    def of_update(self, trace: UpdateTrace, leaves: Sequence[Any]) -> list[_Known]:
+        """The leaves of the updates and of the new state."""
+        ends = trace.num_params, trace.num_params + trace.num_state
+        facts = [ZERO] * ends[0] + [_fact_of_state(leaf) for leaf in leaves[ends[0] : ends[1]]]
+        facts += [UNKNOWN] * trace.num_params
+        return self._evaluate(trace.jaxpr, trace.consts, list(map(_Known, leaves, facts)))
+
+    def _evaluate(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[_Known]) -> list[_Known]:
+        known = dict(zip(jaxpr.invars, args, strict=True))
+        known |= {
+            var: _Known(value, fact_of_value(value))
+            for var, value in zip(jaxpr.constvars, consts, strict=True)
+        }
+
+        def read(atom: Any) -> _Known:
+            return _Known(atom.val, fact_of_value(atom.val)) if isinstance(atom, Literal) else known[atom]
+
+        for eqn in jaxpr.eqns:
+            known.update(
+                zip(eqn.outvars, self._equation(eqn, [read(atom) for atom in eqn.invars]), strict=True)
+            )
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, eqn: JaxprEqn, operands: list[_Known]) -> list[_Known]:
+        name, values = eqn.primitive.name, [operand.value for operand in operands]
+        facts = [operand.fact for operand in operands]
+        if name in PLAIN_CALLS:
+            return self._evaluate(*next(bodies(eqn)), operands)
+        if name in ("cond", "scan"):
+            before = self.num_guarded
+            results = self._cond(eqn, values) if name == "cond" else self._scan(eqn, values)
+            fact = UNKNOWN._replace(is_finite=before == self.num_guarded and all(f.is_finite for f in facts))
+            return [_Known(result, fact) for result in results]
+        if _is_singular(eqn, facts):
+            self.num_guarded += 1
+            return [_Known(_guard(eqn, values), fact_of_result(eqn, facts, is_singular=True))]
+        results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
+        fact = fact_of_result(eqn, facts, is_singular=False)
+        return [_Known(result, fact) for result in (results if eqn.primitive.multiple_results else [results])]
+
+    def _values(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+        return [result.value for result in self._evaluate(jaxpr, consts, list(map(_Known, args)))]
+
+    def _cond(self, eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
+        def branch(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
+            return self._values(jaxpr, consts, args)
+
+        branches = [functools.partial(branch, *body) for body in bodies(eqn)]
         return jax.lax.switch(operands[0], branches, *operands[1:])
-    if name == "scan":
-        return _evaluate_scan(eqn, operands)
-    results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-    return results if eqn.primitive.multiple_results else [results]
+
+    def _scan(self, eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
+        params = eqn.params
+        num_carry = params["num_carry"]
+        ends = params["num_consts"], params["num_consts"] + num_carry
+        constants, carry, slices = operands[: ends[0]], operands[ends[0] : ends[1]], operands[ends[1] :]
+        jaxpr, consts = next(bodies(eqn))
+
+        def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
+            results = self._values(jaxpr, consts, [*constants, *carry, *slices])
+            return results[:num_carry], results[num_carry:]
+
+        carry, stacked = jax.lax.scan(
+            body, carry, slices, params["length"], params["reverse"], params["unroll"]
+        )
+        return [*carry, *stacked]
 
 
-def _evaluate_flat(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
-    return _evaluate(jaxpr, consts, args)
+def _fact_of_state(leaf: Any) -> Fact:
+    """Accumulators start at zero, and so do counters; a number may be a hyperparameter."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return UNKNOWN
+    if jnp.issubdtype(leaf.dtype, jnp.integer):
+        return COUNTER if leaf.shape == () else UNKNOWN
+    return ZERO if leaf.shape != () and is_inexact(leaf) else UNKNOWN
 
 
-def _evaluate_singular(eqn: JaxprEqn, operands: list[Any]) -> Any:
+def _is_singular(eqn: JaxprEqn, facts: Sequence[Fact]) -> bool:
+    name = eqn.primitive.name
+    if name not in _SINGULAR or not all(jnp.issubdtype(var.aval.dtype, jnp.floating) for var in eqn.outvars):
+        return False
+    if name == "mul":
+        return not all(fact.is_finite for fact in facts)
+    if name == "integer_pow" and eqn.params["y"] > 0:
+        return False
+    critical = facts[1] if name == "div" else facts[0]
+    regular = ("positive", "nonzero") if name in ("cbrt", "div", "integer_pow") else ("positive",)
+    return critical.kind not in regular or not all(fact.is_finite for fact in facts)
+
+
+def _guard(eqn: JaxprEqn, operands: list[Any]) -> Any:
     """The same value; away from the singular points the same derivatives, there 0, to every order.
 
     The operands are moved off the points as well, since an infinite derivative times a zero would be NaN.
     """
-    is_singular = (_SINGULAR | _SINGULAR_PRODUCT)[eqn.primitive.name](*operands)
+    is_singular = _SINGULAR[eqn.primitive.name](*operands)
     moved = [jnp.where(is_singular, jnp.ones_like(operand), operand) for operand in operands]
     constant = jax.lax.stop_gradient(eqn.primitive.bind(*operands, **eqn.params))
     return jnp.where(is_singular, constant, eqn.primitive.bind(*moved, **eqn.params))
-
-
-def _evaluate_scan(eqn: JaxprEqn, operands: list[Any]) -> list[Any]:
-    params = eqn.params
-    num_carry = params["num_carry"]
-    ends = params["num_consts"], params["num_consts"] + num_carry
-    constants, carry, slices = operands[: ends[0]], operands[ends[0] : ends[1]], operands[ends[1] :]
-    jaxpr, consts = next(bodies(eqn))
-
-    def body(carry: list[Any], slices: list[Any]) -> tuple[list[Any], list[Any]]:
-        results = _evaluate(jaxpr, consts, [*constants, *carry, *slices])
-        return results[:num_carry], results[num_carry:]
-
-    carry, stacked = jax.lax.scan(body, carry, slices, params["length"], params["reverse"], params["unroll"])
-    return [*carry, *stacked]

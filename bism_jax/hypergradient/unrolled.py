@@ -24,7 +24,7 @@ from bism_jax.hypergradient.problem import (
     run,
     solution,
 )
-from bism_jax.hypergradient.singular_points import check_differentiable, differentiable, holds_singular
+from bism_jax.hypergradient.singular_points import make_differentiable
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,7 @@ class Unrolled:
         )
         if self.num_steps == 0:
             return solution((phi, opt_state), jnp.zeros(0))
-        check_differentiable(update)
-        if holds_singular(update.jaxpr):
-            problem = replace(problem, optimizer=differentiable(problem.optimizer))
+        problem = replace(problem, optimizer=make_differentiable(problem.optimizer, update, opt_state, phi))
         gradient_fn = lower_gradient(
             problem.loss_fn,
             phi,
