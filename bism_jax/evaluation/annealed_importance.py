@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params
 
@@ -48,6 +49,7 @@ class AnnealedImportance(NamedTuple):
     reverse_effective_sample_size: Float[Array, ""]
 
 
+@with_transfers
 def annealed_importance_sampling(
     energy_fn: Any,
     theta: Params,
@@ -177,5 +179,5 @@ def _warn(result: AnnealedImportance, num_particles: int, num_temperatures: int)
                 f"{_CALLER}: the effective sample size of the {run} run is {float(size):.1f} of "
                 f"num_particles={num_particles}, so its estimate and error are not to be trusted; raise "
                 f"num_temperatures={num_temperatures}.",
-                stacklevel=3,
+                stacklevel=4,
             )

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
 from bism_jax.models import MLPCritic, as_model
 from bism_jax.objectives import (
     SSM,
@@ -54,6 +55,7 @@ class _Options:
     num_held_out: int
 
 
+@with_transfers
 def critic_fisher_divergence(
     energy_fn: Any,
     theta: Params,

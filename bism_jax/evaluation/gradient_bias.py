@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
+from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.methods.model_checks import check_latent_model
 from bism_jax.models import Model, as_model
@@ -50,6 +51,7 @@ class GradientBias(NamedTuple):
     exact_gradient: Params
 
 
+@with_transfers
 def gradient_bias(
     energy_fn: Any,
     posterior_fn: Any,

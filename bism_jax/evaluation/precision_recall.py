@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from bism_jax import checks
 from bism_jax.evaluation.features import Features, checked_pair
+from bism_jax.jax_switches import with_transfers
 
 _PAIRS_AT_A_TIME = 2**22
 
@@ -28,6 +29,7 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
+@with_transfers
 def precision_recall(data: Features, samples: Features, *, num_neighbours: int = 3) -> PrecisionRecall:
     """Precision and recall with manifolds that are estimated by nearest neighbours.
 

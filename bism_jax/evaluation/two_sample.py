@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.jax_switches import with_transfers
 
 _PAIRS_AT_A_TIME = 2**22
 _MEDIAN_ROWS = 1000
@@ -18,6 +19,7 @@ _MEDIAN_ROWS = 1000
 Sample = Float[Array | np.ndarray, "rows *event"]
 
 
+@with_transfers
 def maximum_mean_discrepancy(
     x: Sample, y: Sample, *, bandwidth: Float[Array, ""] | float | None = None
 ) -> Float[Array, ""]:
@@ -45,6 +47,7 @@ def maximum_mean_discrepancy(
     return _maximum_mean_discrepancy(x, y, bandwidth)
 
 
+@with_transfers
 def energy_distance(x: Sample, y: Sample) -> Float[Array, ""]:
     """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, in units of the data, by its unbiased estimate.
 

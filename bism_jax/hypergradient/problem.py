@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
+from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import contains_primitive, count_equations, is_used
 
 _MAX_UNROLLED_STEPS = 8
@@ -93,8 +94,9 @@ def make_step(problem: LowerProblem, gradient_fn: LowerGradient, theta: PyTree) 
     # Adam, 4 arrays of the size of phi a step instead of more than 6.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def update(grads: PyTree, opt_state: PyTree, phi: PyTree) -> Carry:
-        updates, opt_state = problem.optimizer.update(grads, opt_state, phi)
-        return optax.apply_updates(phi, updates), opt_state
+        with standard_promotion():
+            updates, opt_state = problem.optimizer.update(grads, opt_state, phi)
+            return optax.apply_updates(phi, updates), opt_state
 
     def step(carry: Carry, input_k: Any) -> tuple[Carry, Float[Array, ""]]:
         phi, opt_state = carry
@@ -180,3 +182,8 @@ def solution(carry: Carry, losses: Float[Array, " num_steps"]) -> LowerSolution:
     """The result of the last step, with the auxiliary parts cut off from differentiation."""
     phi, opt_state = carry
     return LowerSolution(phi, jax.lax.stop_gradient(opt_state), losses)
+
+
+def no_losses(phi: PyTree) -> Float[Array, "0"]:
+    """The losses of no steps, in the dtype of phi."""
+    return jnp.zeros(0, jax.tree.leaves(phi)[0].dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ from bism_jax.hypergradient.problem import (
     StepFn,
     first_input,
     make_step,
+    no_losses,
     prepare,
     run,
     solution,
@@ -83,7 +85,7 @@ class Unrolled:
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
         if self.num_steps == 0:
-            return solution((phi, opt_state), jnp.zeros(0))
+            return solution((phi, opt_state), no_losses(phi))
         gradient_fn = lower_gradient(
             problem.loss_fn, phi, theta, first_input(inputs), mixed_mode=self.mixed_mode
         )
@@ -105,21 +107,19 @@ def _run_segments(
     count, remainder = divmod(num_steps, length)
     split = count * length
 
-    def segment(carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, Float[Array, " length"]]:
-        return run(step, carry, inputs, length, unroll=False)
+    def segment_of(length: int) -> Callable[[Carry, PyTree], tuple[Carry, Float[Array, " length"]]]:
+        def segment(carry: Carry, inputs: PyTree) -> tuple[Carry, Float[Array, " length"]]:
+            return run(step, carry, inputs, length, unroll=False)
 
-    # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs.
-    checkpointed = jax.checkpoint(segment, static_argnums=2, prevent_cse=False)
+        # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs. A
+        # static argument in the place of the closure would stay in a cache of JAX, with the tracers of `step`.
+        return jax.checkpoint(segment, prevent_cse=False)
+
     stacked = jax.tree.map(lambda leaf: leaf[:split].reshape(count, length, *leaf.shape[1:]), inputs)
-    carry, losses = jax.lax.scan(
-        lambda carry, segment_inputs: checkpointed(carry, segment_inputs, length),
-        carry,
-        stacked,
-        length=count,
-    )
+    carry, losses = jax.lax.scan(segment_of(length), carry, stacked, length=count)
     losses = losses.reshape(split)
     if remainder:
         rest = jax.tree.map(lambda leaf: leaf[split:], inputs)
-        carry, rest_losses = checkpointed(carry, rest, remainder)
+        carry, rest_losses = segment_of(remainder)(carry, rest)
         losses = jnp.concatenate([losses, rest_losses])
     return carry, losses

@@ -15,6 +15,7 @@ from bism_jax.methods.free_energy import UniformBinary
 from bism_jax.methods.nce import NCE, NCEInfo, NCEState
 from bism_jax.methods.optimizers import Optimizers, paper_adam
 from bism_jax.methods.persistent_vi import PersistentVI, PersistentVIState, Variational
+from bism_jax.methods.pickling import picklable
 from bism_jax.methods.score_matching import ScoreMatching
 from bism_jax.methods.states import EnergyInfo, EnergyState, LatentInfo, LatentState
 from bism_jax.methods.vages import LangevinRefinement, VaGES, VaGESNoise
@@ -63,5 +64,6 @@ __all__ = [
     "VaGESNoise",
     "Variational",
     "paper_adam",
+    "picklable",
     "supported_methods",
 ]

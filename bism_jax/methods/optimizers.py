@@ -9,6 +9,9 @@ import jax
 import optax
 from jaxtyping import Array, Int, PyTree
 
+from bism_jax.jax_switches import standard_promotion
+from bism_jax.methods.pickling import picklable
+
 # optax keeps a schedule's count in these; the second is that of `inject_hyperparams`.
 _SCHEDULE_STATES = frozenset({"ScaleByScheduleState", "WrappedScheduleState"})
 
@@ -35,7 +38,7 @@ def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
     Args:
         learning_rate: a number or an optax schedule.
     """
-    return optax.adam(learning_rate, b1=0.9, b2=0.95, eps=1e-8, eps_root=1e-16)
+    return picklable(optax.adam, learning_rate, b1=0.9, b2=0.95, eps=1e-8, eps_root=1e-16)
 
 
 # One value, since two transformations that are built alike compare unequal and jit would retrace.
@@ -46,8 +49,9 @@ def apply_gradient(
     optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
     """One step of an optimiser: the new parameters and its new state."""
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    with standard_promotion():
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
 
 
 def count_iterations(

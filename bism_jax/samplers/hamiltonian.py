@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, Key, PyTree
 from numpyro.infer import MCMC, NUTS
 
 from bism_jax import checks
+from bism_jax.jax_switches import with_transfers
 
 
+@with_transfers
 def nuts(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
     rng_key: Key[Array, ""],

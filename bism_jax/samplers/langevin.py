@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.jax_switches import with_transfers
 
 
+@with_transfers
 def langevin(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
     rng_key: Key[Array, ""],

@@ -60,14 +60,32 @@ def make_layout(parallel: str | None, batch_size: int) -> Layout:
         ValueError: for another name, or a batch that does not divide among the devices.
     """
     checks.one_of("parallel", parallel, (None, "jit", "pmap"))
-    num_devices = jax.device_count()
-    if batch_size % num_devices:
-        nearest = max(1, round(batch_size / num_devices)) * num_devices
+    devices = _devices()
+    if batch_size % len(devices):
+        nearest = max(1, round(batch_size / len(devices))) * len(devices)
         raise ValueError(
-            f"batch_size={batch_size} does not divide among the {num_devices} devices; pass "
+            f"batch_size={batch_size} does not divide among the {len(devices)} devices; pass "
             f"batch_size={nearest}, or show JAX fewer devices."
         )
-    return PmapLayout() if parallel == "pmap" else MeshLayout()
+    return PmapLayout(devices) if parallel == "pmap" else MeshLayout(devices)
+
+
+def _devices() -> list[jax.Device]:
+    """All devices, or what `jax_default_device` says: one device, or all of a platform.
+
+    Raises:
+        ValueError: where it names one device and there are several processes, each with devices of its own.
+    """
+    default: jax.Device | str | None = getattr(jax.config, "jax_default_device")  # noqa: B009
+    if default is None or isinstance(default, str):
+        return jax.devices(default)
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"jax_default_device={default} is one device, but {jax.process_count()} processes train "
+            "together; leave it unset, and choose each process's devices by local_device_ids of "
+            "jax.distributed.initialize."
+        )
+    return [default]
 
 
 class MeshLayout:
@@ -75,8 +93,8 @@ class MeshLayout:
 
     axis_name: str | None = None
 
-    def __init__(self) -> None:
-        mesh = Mesh(np.array(jax.devices()), (_AXIS,), axis_types=(AxisType.Auto,))
+    def __init__(self, devices: list[jax.Device]) -> None:
+        mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._rows = NamedSharding(mesh, PartitionSpec(_AXIS))
         self._steps_rows = NamedSharding(mesh, PartitionSpec(None, _AXIS))
@@ -99,13 +117,15 @@ class MeshLayout:
         return jax.lax.with_sharding_constraint(batch, self._rows)
 
     def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-        """Compiles `fn` with its state donated."""
+        """Compiles `fn` with its state donated; under `jax_disable_jit` it stays as it is."""
+        if getattr(jax.config, "jax_disable_jit"):  # noqa: B009
+            return fn
         jitted = jax.jit(fn, donate_argnums=0, out_shardings=self._replicated)
         return jitted.lower(*args).compile()
 
     def to_host(self, tree: PyTree) -> PyTree:
         """One copy as NumPy arrays."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+        return jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0))), tree)
 
     def _place(self, array: np.ndarray, sharding: NamedSharding) -> Array:
         array = np.asarray(array, jnp.result_type(array))
@@ -117,8 +137,9 @@ class PmapLayout:
 
     axis_name: str | None = _AXIS
 
-    def __init__(self) -> None:
-        self._num_local = jax.local_device_count()
+    def __init__(self, devices: list[jax.Device]) -> None:
+        self._devices = [device for device in devices if device.process_index == jax.process_index()]
+        self._num_devices, self._num_local = len(devices), len(self._devices)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree with a leading device axis."""
@@ -126,7 +147,7 @@ class PmapLayout:
 
     def split_indices(self, indices: np.ndarray) -> Array:
         """`[devices, steps, B / devices]`."""
-        parts = np.split(indices, jax.device_count(), axis=1)
+        parts = np.split(indices, self._num_devices, axis=1)
         start = jax.process_index() * self._num_local
         return self._stack(parts[start : start + self._num_local])
 
@@ -139,15 +160,16 @@ class PmapLayout:
         return batch
 
     def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-        """Maps `fn` over the devices, with its state donated; the count is the same for all."""
+        """Maps `fn` over the devices, with its state donated."""
         # pmap compiles on its first call; it has no public way to compile ahead of it.
-        return jax.pmap(fn, axis_name=_AXIS, in_axes=(0, 0, 0, None), donate_argnums=0)
+        return jax.pmap(fn, axis_name=_AXIS, donate_argnums=0, devices=self._devices)
 
     def to_host(self, tree: PyTree) -> PyTree:
         """The first device's copy as NumPy arrays."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], tree)
+        return jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0)))[0], tree)
 
     def _stack(self, parts: list[np.ndarray]) -> Array:
         stacked = np.stack(parts)
-        place = jax.pmap(lambda leaf: leaf)
-        return place(stacked)
+        place = jax.pmap(lambda leaf: leaf, devices=self._devices)
+        with jax.transfer_guard("allow"):  # pmap has no explicit way to place its arguments
+            return place(stacked)

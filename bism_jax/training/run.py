@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
+from bism_jax.jax_switches import with_transfers
 from bism_jax.training.callbacks import Callback, Snapshot
 from bism_jax.training.checkpoint import CheckpointStore
 from bism_jax.training.data_source import DataSource
@@ -38,6 +39,16 @@ class DivergenceError(RuntimeError):
             "rate, clip gradients (optax.clip_by_global_norm), or pass on_divergence='rollback' with a "
             "checkpoint_dir."
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception pickles as a call of its class with its message, which is not what `__init__` takes.
+        return _restore_error, (type(self), self.args, self.__dict__)
+
+
+def _restore_error(error: type[DivergenceError], args: Any, attributes: dict[str, Any]) -> DivergenceError:
+    restored = error.__new__(error, *args)
+    restored.__dict__.update(attributes)
+    return restored
 
 
 class Run:
@@ -136,6 +147,7 @@ class Run:
                 callback.rewind(step_back)
         return step_back
 
+    @with_transfers
     def _with_new_noise(self, state: LoopState) -> LoopState:
         key = jax.random.wrap_key_data(state.key_data, impl=self._key_impl)
         key = jax.random.fold_in(key, self._num_rollbacks)
