@@ -61,6 +61,7 @@ from bism_jax.models import (
     ReconstructionEnergy,
     ResidualEnergy,
 )
+from bism_jax.objectives import draw_latents
 from bism_jax.training import Evaluate
 from tests.helpers import Drift, rows
 
@@ -375,7 +376,7 @@ def evaluate_model(name):
     def value(params, *args):
         result = model.apply(params, *args)
         if len(args) == 1:  # a posterior
-            h = result.sample(KEY)
+            h = draw_latents(result, KEY)
             return h.sum() + result.log_prob(h).sum()
         others = [model.apply(params, args[0], method=method).sum() for method in extra]
         return result.sum() + sum(others)
@@ -439,7 +440,7 @@ def drift(**options):
 def test_fit_with_strict_switches(parallel, data, tmp_path):
     """To the bit, with a checkpoint on the way; the loop itself transfers nothing unasked."""
     expected = drift(parallel=parallel, data=data)
-    for steps in (5, 7):
+    for steps in (6, 7):
         with switched(**STRICT):
             found = drift(parallel=parallel, data=data, checkpoint_dir=tmp_path, num_steps=steps)
     equal(found, expected)
@@ -467,10 +468,11 @@ def test_fit_draws_from_the_default_prng_of_a_seed():
     assert not np.array_equal(found.history["noise"], drift().history["noise"])
 
 
-def test_nan_checks_stop_a_run_where_the_numbers_do():
-    """JAX's own error, which is what its user asked for; without the switch it is a `DivergenceError`."""
-    with switched(jax_debug_nans=True), pytest.raises(FloatingPointError, match="nan"):
-        drift(method=Drift(lambda k: np.nan if k == 3 else k))
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_nan_checks_stop_a_run_where_the_numbers_do(parallel):
+    """By JAX's own error, which is what its user asked for; without the switch it is a `DivergenceError`."""
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
+        drift(method=Drift(lambda k: np.nan if k == 3 else k), parallel=parallel)
 
 
 DEVICES = """
@@ -568,10 +570,10 @@ ENTRY_POINTS = {
     "gibbs": lambda: samplers.gibbs(
         functools.partial(ENERGY.apply, method="sample_h"),
         functools.partial(ENERGY.apply, method="sample_v"),
-        theta(), KEY, jnp.asarray(DATA[:6]), 2,
+        theta(), KEY, DATA[:6], 2,
     ),
     "annealed_langevin": lambda: samplers.annealed_langevin(quadratic, KEY, DATA[:6], SCHEDULE),
-    "initial_noise": lambda: samplers.initial_noise(KEY, (2, 3)),
+    "initial_noise": lambda: samplers.initial_noise(KEY, (2, 3), np.float32),
     "interpolate": lambda: samplers.interpolate(DATA[0], DATA[1], 3, spherical=True),
     "log_likelihood": lambda: evaluation.log_likelihood(ENERGY, theta(), DATA),
     "maximum_mean_discrepancy": lambda: evaluation.maximum_mean_discrepancy(*PAIR),

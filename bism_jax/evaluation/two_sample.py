@@ -119,7 +119,7 @@ def _centred(x: Array, y: Array) -> tuple[Array, Array]:
     """Rows as vectors around their common mean, which keeps the squared distances accurate."""
     x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
     mean = (x.mean(axis=0) + y.mean(axis=0)) / 2
-    return x - mean, y - mean
+    return x - mean[None], y - mean[None]
 
 
 def _check(caller: str, x: Sample, y: Sample) -> None:

@@ -111,8 +111,8 @@ def _run_segments(
         def segment(carry: Carry, inputs: PyTree) -> tuple[Carry, Float[Array, " length"]]:
             return run(step, carry, inputs, length, unroll=False)
 
-        # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs. A
-        # static argument in the place of the closure would stay in a cache of JAX, with the tracers of `step`.
+        # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs. With
+        # a static argument in the place of the closure, JAX would keep `step` and its tracers in a cache.
         return jax.checkpoint(segment, prevent_cse=False)
 
     stacked = jax.tree.map(lambda leaf: leaf[:split].reshape(count, length, *leaf.shape[1:]), inputs)

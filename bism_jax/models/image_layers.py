@@ -57,7 +57,7 @@ class Conv(nn.Module):
         x = self._convolve(x.astype(dtype), kernel.astype(dtype))
         if self.use_bias:
             bias = self.param("bias", uniform_fan_in(fan_in), (self.channels,), parameter_dtype(x))
-            x = x + bias.astype(dtype)
+            x = x + bias.astype(dtype)[None, None, None]
         return x
 
     def _convolve(self, x: Array, kernel: Array) -> Array:

@@ -76,7 +76,7 @@ def _devices() -> list[jax.Device]:
     Raises:
         ValueError: where it names one device and there are several processes, each with devices of its own.
     """
-    default: jax.Device | str | None = getattr(jax.config, "jax_default_device")  # noqa: B009
+    default = _config("jax_default_device")
     if default is None or isinstance(default, str):
         return jax.devices(default)
     if jax.process_count() > 1:
@@ -86,6 +86,10 @@ def _devices() -> list[jax.Device]:
             "jax.distributed.initialize."
         )
     return [default]
+
+
+def _config(name: str) -> Any:
+    return getattr(jax.config, name)  # its attributes are not known to a type checker
 
 
 class MeshLayout:
@@ -118,9 +122,12 @@ class MeshLayout:
         return jax.lax.with_sharding_constraint(batch, self._rows)
 
     def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-        """Compiles `fn` with its state donated; under `jax_disable_jit` it stays as it is."""
-        if getattr(jax.config, "jax_disable_jit"):  # noqa: B009
+        """Compiles `fn` with its state donated; not for `jax_disable_jit` and JAX's checks for NaN."""
+        if _config("jax_disable_jit"):
             return fn
+        if _config("jax_debug_nans") or _config("jax_debug_infs"):
+            # JAX finds the operation by running `fn` once more, from arguments that are still there.
+            return jax.jit(fn, out_shardings=self._replicated)
         jitted = jax.jit(fn, donate_argnums=0, out_shardings=self._replicated)
         return jitted.lower(*args).compile()
 
@@ -164,7 +171,8 @@ class PmapLayout:
     def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
         """Maps `fn` over the devices, with its state donated."""
         # pmap compiles on its first call; it has no public way to compile ahead of it.
-        return jax.pmap(fn, axis_name=_AXIS, donate_argnums=0, devices=self._devices)
+        donated = () if _config("jax_debug_nans") or _config("jax_debug_infs") else (0,)  # as in `MeshLayout`
+        return jax.pmap(fn, axis_name=_AXIS, donate_argnums=donated, devices=self._devices)
 
     def to_host(self, tree: PyTree) -> PyTree:
         """The first device's copy as NumPy arrays."""
