@@ -72,7 +72,8 @@ class CouplingFlow:
     ) -> tuple[Float[Array, "*batch latent"], Float[Array, "*batch"]]:
         """The noise of h, and log |det d noise / d h|."""
         inverse = self._bijection(params).inverse_and_log_det
-        return jnp.vectorize(inverse, signature="(m),(d)->(m),()")(h, context)
+        noise, log_det = jnp.vectorize(inverse, signature="(m),(d)->(m),()")(h, context)
+        return noise, log_det.astype(noise.dtype)  # flowjax sums it in JAX's default dtype
 
     def _bijection(self, params: Params) -> Any:
         import equinox as eqx
