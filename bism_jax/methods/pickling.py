@@ -89,7 +89,7 @@ def _check_pickles(method: str, name: str, value: Any) -> None:
                 _check_pickles(method, f"{name}.{field}", part)
         what = _describe_transformation(value) if is_transformation else repr(value)
         advice = (
-            "Build it by methods.picklable(optax.adam, 1e-3), or by picklable(fn) with a function of a module "
+            "Build it by methods.picklable(optax.adam, 1e-3), or picklable(fn) with a function of a module "
             "that takes nothing and builds it"
             if is_transformation
             else "Take what is defined in a module: no lambda, and nothing that is local to a function"
