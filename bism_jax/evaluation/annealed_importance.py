@@ -150,7 +150,10 @@ def _log_mean(log_weights: Float[Array, " particles"]) -> _LogMean:
 def _resample(rng_key: Key[Array, ""], log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:
     """Systematic resampling: the indices of as many particles, each about in proportion to its weight."""
     num_particles = log_weights.size
-    positions = (jnp.arange(num_particles) + jax.random.uniform(rng_key)) / num_particles
+    dtype = log_weights.dtype
+    positions = (
+        jnp.arange(num_particles, dtype=dtype) + jax.random.uniform(rng_key, (), dtype)
+    ) / num_particles
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
     return jnp.searchsorted(cumulative, positions).clip(max=num_particles - 1)
 

@@ -58,7 +58,7 @@ def _inside_each_other(
 ) -> tuple[Bool[Array, " other"], Bool[Array, " rows"]]:
     """Whether each y lies in the manifold of x, and each x in that of y."""
     centre = (x.mean(axis=0) + y.mean(axis=0)) / 2  # squared distances are the more accurate for it
-    x, y = x - centre, y - centre
+    x, y = x - centre[None], y - centre[None]
     radii_x, radii_y = (_squared_radii(num_neighbours, rows) for rows in (x, y))
     return _is_inside(y, x, radii_x), _is_inside(x, y, radii_y)
 
