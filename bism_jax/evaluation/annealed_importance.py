@@ -149,11 +149,9 @@ def _log_mean(log_weights: Float[Array, " particles"]) -> _LogMean:
 
 def _resample(rng_key: Key[Array, ""], log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:
     """Systematic resampling: the indices of as many particles, each about in proportion to its weight."""
-    num_particles = log_weights.size
-    dtype = log_weights.dtype
-    positions = (
-        jnp.arange(num_particles, dtype=dtype) + jax.random.uniform(rng_key, (), dtype)
-    ) / num_particles
+    num_particles, dtype = log_weights.size, log_weights.dtype
+    offset = jax.random.uniform(rng_key, (), dtype)
+    positions = (jnp.arange(num_particles, dtype=dtype) + offset) / num_particles
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
     return jnp.searchsorted(cumulative, positions).clip(max=num_particles - 1)
 

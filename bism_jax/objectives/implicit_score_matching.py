@@ -90,6 +90,6 @@ class SM:
 
 
 def _rademacher(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
-    """Signs, the same for a dtype with `jax_enable_x64` and without, unlike those of `jax.random.rademacher`."""
+    """Signs; those of `jax.random.rademacher` are others with `jax_enable_x64`, whatever the dtype."""
     is_positive = jax.random.bernoulli(rng_key, jnp.asarray(0.5, dtype), shape)
     return jnp.where(is_positive, 1, -1).astype(dtype)
