@@ -65,9 +65,11 @@ def floating_tree(name: str, tree: PyTree) -> None:
     for path, leaf in leaves:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             where = name + jax.tree_util.keystr(path)
+            is_complex = jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+            advice = "pass its real and imaginary parts" if is_complex else "use a floating dtype"
             raise ValueError(
-                f"{where} has dtype {leaf.dtype}, which cannot be optimised; use a floating dtype, or "
-                "pass it in theta or inputs."
+                f"{where} has dtype {leaf.dtype}, which cannot be optimised; {advice}, or pass it in theta "
+                "or inputs."
             )
 
 

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 # Calls whose body takes and returns exactly the operands of the equation, once each.
-_TRANSPARENT_CALLS = frozenset(
-    {"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2", "custom_jvp_call"}
-)
+PLAIN_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"})
+_TRANSPARENT_CALLS = PLAIN_CALLS | {"custom_jvp_call"}
 
 
 def is_within_jit() -> bool:
@@ -20,19 +19,24 @@ def is_within_jit() -> bool:
     return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
-def is_floating(leaf: Any) -> bool:
-    """Whether a leaf has a real floating dtype, so that it can carry a gradient."""
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+def is_inexact(leaf: Any) -> bool:
+    """Whether a leaf has a real or complex floating dtype, so that it can carry a gradient."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-def sub_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    """The bodies that an equation calls: of `jit`, `scan`, `cond`, a custom rule, and so on."""
+def bodies(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, list[Any]]]:
+    """What an equation calls, with its constants: the body of a `jit`, a `scan`, a custom rule, and so on."""
     for value in eqn.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
+                yield item.jaxpr, list(item.consts)
             elif isinstance(item, Jaxpr):
-                yield item
+                yield item, []
+
+
+def sub_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The same without their constants."""
+    return (body for body, _ in bodies(eqn))
 
 
 def dependent_equations(

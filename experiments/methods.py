@@ -20,6 +20,7 @@ class MethodConfig:
         lower_steps: K, the lower-level steps before them.
         keep_unrolled: keep phi^N instead of throwing the N steps away.
         noise: fresh visible noise at each lower-level step, or the higher level's for all.
+        latents: of bissm, whether h moves with v in the Jacobian of the score; "fixed" is the paper's form.
         noise_std: sigma of denoising score matching, in units of the data.
         learning_rate: of both levels' Adam.
     """
@@ -29,6 +30,7 @@ class MethodConfig:
     lower_steps: int = 5
     keep_unrolled: bool = False
     noise: Literal["fresh", "shared"] = "fresh"
+    latents: Literal["moving", "fixed"] = "moving"
     noise_std: float = 0.05
     learning_rate: float = 1e-3
 
@@ -39,7 +41,9 @@ class MethodConfig:
 
     def make(self) -> Any:
         """The method."""
-        objective: Objective = DSM(self.noise_std) if self.name.endswith("dsm") else SSM()
+        objective: Objective = SSM(latents=self.latents)
+        if self.name.endswith("dsm"):
+            objective = DSM(self.noise_std)
         if not self.is_bilevel:
             return ScoreMatching(objective, paper_adam(self.learning_rate))
         return BiSM(

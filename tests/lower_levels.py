@@ -44,3 +44,8 @@ def quadratic(dimension=3):
         return 0.5 * phi @ matrix @ phi - phi @ coupling @ theta
 
     return loss, matrix, coupling
+
+
+def compile_fast(fn):
+    """`jax.jit` for a program that is large and runs a few times, such as a third derivative."""
+    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0})

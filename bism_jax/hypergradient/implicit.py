@@ -8,13 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
-from bism_jax.hypergradient.floating import join_floating, split_floating
+from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, prepare
 from bism_jax.hypergradient.stop_gradient import solve_without_gradient
+from bism_jax.jax_switches import standard_promotion
 
 
 class AdjointSolution(NamedTuple):
@@ -37,8 +39,10 @@ class Implicit:
         dJ/dtheta (total) = dJ/dtheta - w^T d^2G/(dphi dtheta)
 
     Exact at a minimum of a strongly convex (or damped) lower level, whatever the optimiser; an estimator
-    elsewhere. Memory does not depend on N. The derivative with respect to phi^0 and to all inputs but
-    the last is zero by definition. A relative residual above `tolerance` makes the backward pass warn;
+    elsewhere. Memory does not depend on N. The minimum depends on neither phi^0 nor the optimiser's state and
+    hyperparameters nor the inputs but the last, so those derivatives are zero by definition; an optimiser
+    whose fixed point is no minimum of the loss, such as one that decays weights, is refused. Derivatives of
+    any order are exact at the minimum. A relative residual above `tolerance` makes the backward pass warn;
     `solve_adjoint` reports it. (Pedregosa, ICML 2016; Lorraine et al., AISTATS 2020, arXiv 1911.02590.)
 
     Attributes:
@@ -52,7 +56,8 @@ class Implicit:
         tolerance: the relative residual above which the backward pass warns.
 
     Raises:
-        ValueError: on an unknown solver, and on counts or sizes that are not positive.
+        ValueError: on an unknown solver, and on counts or sizes that are not positive; from `solve`, for an
+            optimiser that decays weights.
     """
 
     num_steps: int
@@ -79,25 +84,35 @@ class Implicit:
         opt_state: PyTree = None,
     ) -> LowerSolution:
         """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
-        problem, phi, theta, inputs, opt_state = prepare(
+        problem, phi, theta, inputs, opt_state, update = prepare(
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
+        if update.depends_on_params():
+            _check_stationary(problem.optimizer, phi)
         last_input = jax.tree.map(lambda leaf: leaf[-1], inputs)
         constants = jax.lax.stop_gradient((phi, theta, inputs, opt_state))
         result = jax.lax.stop_gradient(solve_without_gradient(problem, self.num_steps, *constants))
-        floating, rest = split_floating((theta, last_input))
+        inexact, rest = split_inexact((theta, last_input))
 
-        def react(phi: PyTree, floating: PyTree, rest: PyTree) -> PyTree:
+        optimum = self._optimum(problem)
+        return result._replace(phi=optimum(result.phi, inexact, rest))
+
+    def _optimum(self, problem: LowerProblem) -> Any:
+        """`(phi, inexact, rest) -> phi`, the optimum as a function of theta and the input, split in two."""
+
+        def react(phi: PyTree, inexact: PyTree, rest: PyTree) -> PyTree:
             return phi
 
         def backward(residuals: Any, cotangent: PyTree) -> tuple[PyTree, PyTree, None]:
-            phi, floating, rest = residuals
-            theta_bar = self._pull_back(problem, phi, floating, rest, problem.mean(cotangent))
+            phi, inexact, rest = residuals
+            # The optimum moves with theta in the linear system as well, which second derivatives see.
+            moving = optimum(phi, inexact, rest)
+            theta_bar = self._pull_back(problem, moving, inexact, rest, problem.mean(cotangent))
             return jax.tree.map(jnp.zeros_like, phi), theta_bar, None
 
-        rule = jax.custom_vjp(react)
-        rule.defvjp(lambda *args: (args[0], args), backward)
-        return result._replace(phi=rule(result.phi, floating, rest))
+        optimum = jax.custom_vjp(react)
+        optimum.defvjp(lambda *args: (args[0], args), backward)
+        return optimum
 
     def solve_adjoint(
         self, problem: LowerProblem, phi: PyTree, theta: PyTree, input_k: PyTree, cotangent: PyTree
@@ -128,17 +143,33 @@ class Implicit:
         return jax.tree.map(lambda leaf: self.step_size * leaf, total)
 
     def _pull_back(
-        self, problem: LowerProblem, phi: PyTree, floating: PyTree, rest: PyTree, cotangent: PyTree
+        self, problem: LowerProblem, phi: PyTree, inexact: PyTree, rest: PyTree, cotangent: PyTree
     ) -> PyTree:
-        theta, last_input = join_floating(floating, rest)
+        theta, last_input = join_inexact(inexact, rest)
         adjoint, residual = self.solve_adjoint(problem, phi, theta, last_input, cotangent)
         _report(residual, self.tolerance)
 
-        def stationarity(floating: PyTree) -> PyTree:
-            return jax.grad(problem.loss_fn)(phi, *join_floating(floating, rest))
+        def stationarity(inexact: PyTree) -> PyTree:
+            return jax.grad(problem.loss_fn)(phi, *join_inexact(inexact, rest))
 
-        _, pull_back = jax.vjp(stationarity, floating)
+        _, pull_back = jax.vjp(stationarity, inexact)
         return pull_back(jax.tree.map(jnp.negative, adjoint))[0]
+
+
+def _check_stationary(optimizer: optax.GradientTransformation, phi: PyTree) -> None:
+    """Raises ValueError where an optimiser moves parameters that have no gradient."""
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"), standard_promotion():
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), phi)
+        zeros = jax.tree.map(jnp.zeros_like, ones)
+        updates, _ = optimizer.update(zeros, optimizer.init(ones), ones)
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(updates))
+        moves = is_traced or any(bool(jnp.any(leaf != 0)) for leaf in jax.tree.leaves(updates))
+    if moves:
+        raise ValueError(
+            "Implicit differentiates the minimum of loss_fn, but optimizer moves parameters without a "
+            "gradient, as weight decay does, so it settles elsewhere. Put the decay into loss_fn as a "
+            "penalty, or use Unrolled."
+        )
 
 
 def _report(residual: Float[Array, ""], tolerance: float) -> None:
@@ -150,7 +181,7 @@ def _report(residual: Float[Array, ""], tolerance: float) -> None:
                 stacklevel=2,
             )
 
-    jax.debug.callback(warn, residual)
+    jax.debug.callback(warn, jax.lax.stop_gradient(residual))
 
 
 def _add_scaled(tree: PyTree, scale: float, other: PyTree) -> PyTree:

@@ -9,18 +9,25 @@ Differentiation", ICML 2025, arXiv 2505.00793.)
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax.hypergradient.derivative_rules import find_untrusted_rule
-from bism_jax.hypergradient.floating import join_floating, split_floating
+from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.problem import LossFn, LowerGradient
 
 
 def lower_gradient(
-    loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree, *, mixed_mode: bool
+    loss_fn: LossFn,
+    phi: PyTree,
+    theta: PyTree,
+    input_k: PyTree,
+    *,
+    mixed_mode: bool,
+    trusted: Sequence[Any] = (),
 ) -> LowerGradient:
     """`(phi, theta, input_k) -> (loss, grad_phi loss)`, in mixed mode where that is exact.
 
@@ -33,14 +40,16 @@ def lower_gradient(
         theta: likewise.
         input_k: likewise, of one step.
         mixed_mode: whether to try.
+        trusted: functions and primitives whose derivatives a user vouches for.
     """
     if not mixed_mode:
         return jax.value_and_grad(loss_fn)
-    rule = find_untrusted_rule(loss_fn, phi, theta, input_k)
+    rule = find_untrusted_rule(loss_fn, phi, theta, input_k, trusted=trusted)
     if rule is not None:
         warnings.warn(
             f"the lower-level loss contains {rule}, which may not be a true derivative, so mixed mode "
-            "would not be exact: plain reverse mode is used. Pass mixed_mode=False to choose it.",
+            "would not be exact: plain reverse mode is used, which takes more memory. Pass mixed_mode=False "
+            "to choose it, or trusted=(the function,) where its derivative is true.",
             stacklevel=2,
         )
         return jax.value_and_grad(loss_fn)
@@ -50,13 +59,13 @@ def lower_gradient(
 def mixed_mode_gradient(loss_fn: LossFn) -> LowerGradient:
     """`jax.value_and_grad(loss_fn)` with the mixed-mode rule, for a loss of true derivatives only."""
 
-    def value_and_grad(phi: PyTree, floating: PyTree, rest: PyTree) -> tuple[Float[Array, ""], PyTree]:
-        return jax.value_and_grad(_restricted(loss_fn, rest))(phi, floating)
+    def value_and_grad(phi: PyTree, inexact: PyTree, rest: PyTree) -> tuple[Float[Array, ""], PyTree]:
+        return jax.value_and_grad(_restricted(loss_fn, rest))(phi, inexact)
 
     def backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree, None]:
-        phi, floating, rest = residuals
+        phi, inexact, rest = residuals
         gradient = jax.grad(_restricted(loss_fn, rest), argnums=(0, 1))
-        _, tangents = jax.jvp(lambda p: gradient(p, floating), (phi,), (cotangents[1],))
+        _, tangents = jax.jvp(lambda p: gradient(p, inexact), (phi,), (cotangents[1],))
         return (*tangents, None)
 
     rule = jax.custom_vjp(value_and_grad)
@@ -65,14 +74,14 @@ def mixed_mode_gradient(loss_fn: LossFn) -> LowerGradient:
     rule.defvjp(lambda *args: (value_and_grad(*args), args), backward)
 
     def gradient_fn(phi: PyTree, theta: PyTree, input_k: PyTree) -> tuple[Float[Array, ""], PyTree]:
-        return rule(phi, *split_floating((theta, input_k)))
+        return rule(phi, *split_inexact((theta, input_k)))
 
     return gradient_fn
 
 
 def _restricted(loss_fn: LossFn, rest: PyTree) -> Any:
-    def of_floating(phi: PyTree, floating: PyTree) -> Float[Array, ""]:
-        theta, input_k = join_floating(floating, rest)
+    def of_inexact(phi: PyTree, inexact: PyTree) -> Float[Array, ""]:
+        theta, input_k = join_inexact(inexact, rest)
         return loss_fn(phi, theta, input_k)
 
-    return of_floating
+    return of_inexact

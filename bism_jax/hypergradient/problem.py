@@ -10,11 +10,13 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import Jaxpr
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
+from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
 from bism_jax.jax_switches import standard_promotion
-from bism_jax.jaxprs import contains_primitive, count_equations, is_used
+from bism_jax.jaxprs import contains_primitive, count_equations, dependent_equations, is_used
 
 _MAX_UNROLLED_STEPS = 8
 _MAX_UNROLLED_EQUATIONS = 200  # of one step; beyond, the memory of plain reverse mode comes back
@@ -28,14 +30,14 @@ class LowerProblem:
     """Minimise `loss_fn(phi, theta, input_k)` over phi by steps of an optimiser.
 
     What a hypergradient should see is best passed as an argument of `loss_fn`; a traced value that the
-    loss closes over is treated as a part of theta.
+    loss closes over is treated as a part of theta. Hyperparameters of the optimiser are seen too, closed over
+    (`optax.sgd(rate)` of a traced rate) or in `opt_state` (`optax.inject_hyperparams`).
 
     Attributes:
         loss_fn: `(phi, theta, input_k) -> scalar`.
         optimizer: any optax transformation whose update needs no more than gradient, state and
-            parameters (a line search, which asks for the loss, raises). An Adam with
-            `eps_root=0` has an infinite derivative where a second moment is exactly zero; give it
-            a small `eps_root`.
+            parameters (a line search, which asks for the loss, raises). Where a root or a norm in it has an
+            infinite derivative, as Adam's at a second moment of zero, the derivative 0 is taken there.
         axis_name: the mapped axis of `pmap` or `shard_map`, or several, over which loss and gradient
             are averaged at every step; None under `jit`.
     """
@@ -114,21 +116,22 @@ class Prepared(NamedTuple):
     theta: PyTree
     inputs: PyTree
     opt_state: PyTree
+    update: UpdateTrace
 
 
 def prepare(
     problem: LowerProblem, num_steps: int, phi: PyTree, theta: PyTree, inputs: PyTree, opt_state: PyTree
 ) -> Prepared:
-    """Checks the arguments, traces the loss once, and starts an optimiser state where none is given."""
+    """Checks the arguments, traces loss and update once, and starts a state where none is given."""
     phi, theta, inputs = jax.tree.map(jnp.asarray, (phi, theta, inputs))
     checks.floating_tree("phi", phi)
     checks.leading_axis("inputs", inputs, num_steps)
-    if opt_state is None:
-        opt_state = problem.optimizer.init(phi)
+    opt_state = problem.optimizer.init(phi) if opt_state is None else opt_state
+    update = trace_update(problem.optimizer, phi, opt_state, phi)
     if num_steps > 0:
         loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs))
         problem = replace(problem, loss_fn=loss_fn)
-    return Prepared(problem, phi, theta, inputs, opt_state)
+    return Prepared(problem, phi, theta, inputs, opt_state, update)
 
 
 def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> tuple[LossFn, PyTree]:
@@ -139,19 +142,36 @@ def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) 
     """
     jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
     checks.scalar_loss("loss_fn", shape)
-    constants = dict(enumerate(jaxpr.consts))
-    traced = {index: value for index, value in constants.items() if isinstance(value, jax.core.Tracer)}
+    _check_averages(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
+    # Each tracer in one place only: what `hoisted` held of them would outlive their trace.
+    traced = {index: value for index, value in enumerate(jaxpr.consts) if isinstance(value, jax.core.Tracer)}
+    constants = [None if index in traced else value for index, value in enumerate(jaxpr.consts)]
     leaves = jax.tree.leaves(theta)
+    num_leaves, body = len(leaves), jaxpr.jaxpr
     invars = jaxpr.jaxpr.invars[len(jax.tree.leaves(phi)) :]
     used = {index: leaf for index, leaf in enumerate(leaves) if is_used(jaxpr.jaxpr, invars[index])}
 
     def hoisted(phi: PyTree, used_and_traced: PyTree, input_k: PyTree) -> Float[Array, ""]:
         used, traced = used_and_traced
-        theta_leaves = [used.get(index) for index in range(len(leaves))]
+        theta_leaves = [used.get(index) for index in range(num_leaves)]
         args = (*jax.tree.leaves(phi), *theta_leaves, *jax.tree.leaves(input_k))
-        return jax.core.eval_jaxpr(jaxpr.jaxpr, list({**constants, **traced}.values()), *args)[0]
+        values = [traced.get(index, value) for index, value in enumerate(constants)]
+        return jax.core.eval_jaxpr(body, values, *args)[0]
 
     return hoisted, (used, traced)
+
+
+def _check_averages(jaxpr: Jaxpr, num_params: int) -> None:
+    """Raises ValueError where the loss sums over devices, so that JAX counts its gradient once for each."""
+    marks = [index < num_params for index in range(len(jaxpr.invars))]
+    sums: list[str] = []
+    dependent_equations(jaxpr, marks, lambda eqn: sums.append(eqn.primitive.name))
+    if "psum" in sums:
+        raise ValueError(
+            "loss_fn sums or averages over a mapped axis itself (psum, pmean), whose derivative under pmap "
+            "counts every device's part again: the hypergradient would be wrong. Return the device's own "
+            "loss and pass LowerProblem(axis_name=...), or use shard_map with its checks on."
+        )
 
 
 def first_input(inputs: PyTree) -> PyTree:

@@ -23,8 +23,9 @@ from bism_jax.hypergradient.problem import (
 class StopGradient:
     """Takes phi^N as a constant: only the direct term dJ/dtheta at phi^N is left.
 
-    An estimator, not the hypergradient: derivatives with respect to phi^0, theta and `inputs` through
-    the lower level are zero by definition. With `num_steps=0` this is the paper's N = 0.
+    An estimator, not the hypergradient: derivatives with respect to phi^0, theta, `inputs` and the optimiser
+    through the lower level are zero by definition, to every order. With `num_steps=0` this is the paper's N =
+    0.
 
     Attributes:
         num_steps: N.
@@ -47,7 +48,7 @@ class StopGradient:
         opt_state: PyTree = None,
     ) -> LowerSolution:
         """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
-        problem, phi, theta, inputs, opt_state = prepare(
+        problem, phi, theta, inputs, opt_state, _ = prepare(
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
         if self.num_steps == 0:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from bism_jax import checks
+from bism_jax.hypergradient.derivative_rules import check_trusted
+from bism_jax.hypergradient.optimizer_trace import passed_on
 from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, prepare
 from bism_jax.hypergradient.stop_gradient import StopGradient
 from bism_jax.hypergradient.unrolled import Unrolled
@@ -20,25 +23,30 @@ class Truncated:
 
     An estimator, whose bias falls geometrically in T on a strongly convex lower level (Shaban et al.,
     AISTATS 2019, arXiv 1810.10667). The optimiser's state carries over from the head to the tail, so the
-    primal result is that of `Unrolled`. Derivatives through the head, and so with respect to phi^0 and
-    the head's `inputs`, are zero by definition where T < N.
+    primal result is that of `Unrolled`. Derivatives through the head, and so with respect to phi^0, the
+    head's `inputs` and the moments in `opt_state`, are zero by definition where T < N, to every order; a
+    hyperparameter of the optimiser, closed over or injected, is seen in the tail alone, as theta is.
 
     Attributes:
         num_steps: N.
         last: T, from 1 to N.
         mixed_mode: as in `Unrolled`.
+        trusted: likewise.
 
     Raises:
         ValueError: on a negative `num_steps` or a `last` outside of 1 to N.
+        TypeError: where `trusted` is no tuple of functions and primitives.
     """
 
     num_steps: int
     last: int
     mixed_mode: bool = True
+    trusted: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         checks.non_negative_int("num_steps", self.num_steps)
         checks.boolean("mixed_mode", self.mixed_mode)
+        check_trusted(self.trusted)
         checks.positive_int("last", self.last, alternative="StopGradient(num_steps)")
         if self.last > self.num_steps:
             raise ValueError(
@@ -55,15 +63,19 @@ class Truncated:
         opt_state: PyTree = None,
     ) -> LowerSolution:
         """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
-        problem, phi, theta, inputs, opt_state = prepare(
+        problem, phi, theta, inputs, opt_state, update = prepare(
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
         head_steps = self.num_steps - self.last
         head_inputs = jax.tree.map(lambda leaf: leaf[:head_steps], inputs)
         tail_inputs = jax.tree.map(lambda leaf: leaf[head_steps:], inputs)
-        tail = Unrolled(self.last, mixed_mode=self.mixed_mode)
+        tail = Unrolled(self.last, mixed_mode=self.mixed_mode, trusted=self.trusted)
         if head_steps == 0:
             return tail.solve(problem, phi, theta, tail_inputs, opt_state)
         head = StopGradient(head_steps).solve(problem, phi, theta, head_inputs, opt_state)
-        result = tail.solve(problem, head.phi, theta, tail_inputs, head.opt_state)
+        # What no step changes, such as an injected learning rate, acts in the tail as theta does.
+        leaves, structure = jax.tree.flatten(head.opt_state)
+        constants = zip(leaves, jax.tree.leaves(opt_state), passed_on(update), strict=True)
+        tail_state = structure.unflatten([given if same else carried for carried, given, same in constants])
+        result = tail.solve(problem, head.phi, theta, tail_inputs, tail_state)
         return result._replace(losses=jnp.concatenate([head.losses, result.losses]))

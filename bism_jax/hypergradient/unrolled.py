@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
+from bism_jax.hypergradient.derivative_rules import check_trusted
 from bism_jax.hypergradient.mixed_mode import lower_gradient
 from bism_jax.hypergradient.problem import (
     Carry,
@@ -25,19 +26,22 @@ from bism_jax.hypergradient.problem import (
     run,
     solution,
 )
+from bism_jax.hypergradient.singular_points import check_differentiable, differentiable, holds_singular
 
 
 @dataclass(frozen=True)
 class Unrolled:
-    """Reverse mode through all N steps; exact with respect to phi^0, theta and floating `inputs`.
+    """Reverse mode through all N steps; exact with respect to phi^0, theta, real and complex `inputs`, and
+    the optimiser.
 
         phi^{n+1} = phi^n + optimizer(grad_phi G(phi^n, theta, x_n)),   n = 0 .. N-1
         d/dtheta J(theta, phi^N) = dJ/dtheta + (dphi^N/dtheta)^T dJ/dphi
 
     Memory grows with N by one phi and optimiser state a step, or with sqrt(N) where `segment` is set,
     for one more evaluation of each lower-level gradient. `losses` and the returned `opt_state` carry
-    no gradient. Integer and key leaves of theta and `inputs` get none either. Second derivatives work;
-    forward mode (`jax.jvp`, `jax.jacfwd`) needs `mixed_mode=False`.
+    no gradient; the `opt_state` that is passed, with its moments and injected hyperparameters, does. Integer
+    and key leaves of theta and `inputs` get none. Derivatives of any order are exact; forward mode
+    (`jax.jvp`, `jax.jacfwd`) needs `mixed_mode=False`.
 
     Attributes:
         num_steps: N.
@@ -46,18 +50,23 @@ class Unrolled:
         mixed_mode: whether Hessian-vector products come by forward-over-reverse differentiation
             (arXiv 2505.00793), which stores no intermediate values of the loss; where the loss holds
             a rule that may not be a true derivative, plain reverse mode is used and a warning says so.
+        trusted: functions with a custom rule, functions that call one, and primitives, whose derivatives are
+            true to second order, so that mixed mode may run through them. Nothing checks this.
 
     Raises:
         ValueError: on a negative `num_steps` or a `segment` that is neither positive nor `"sqrt"`.
+        TypeError: where `trusted` is no tuple of functions and primitives.
     """
 
     num_steps: int
     segment: int | Literal["sqrt"] | None = None
     mixed_mode: bool = True
+    trusted: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
         checks.non_negative_int("num_steps", self.num_steps)
         checks.boolean("mixed_mode", self.mixed_mode)
+        check_trusted(self.trusted)
         if self.segment is not None and self.segment != "sqrt":
             checks.positive_int("segment", self.segment, alternative='"sqrt" or None')
 
@@ -79,15 +88,24 @@ class Unrolled:
             opt_state: the optimiser's state; None starts a fresh one.
 
         Raises:
-            ValueError: where `inputs` lacks the leading axis or the loss is no scalar.
+            ValueError: where `inputs` lacks the leading axis, the loss is no scalar or sums over devices
+                itself, or the optimiser asks for more than a gradient or cannot be differentiated.
         """
-        problem, phi, theta, inputs, opt_state = prepare(
+        problem, phi, theta, inputs, opt_state, update = prepare(
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
         if self.num_steps == 0:
             return solution((phi, opt_state), no_losses(phi))
+        check_differentiable(update)
+        if holds_singular(update.jaxpr):
+            problem = replace(problem, optimizer=differentiable(problem.optimizer))
         gradient_fn = lower_gradient(
-            problem.loss_fn, phi, theta, first_input(inputs), mixed_mode=self.mixed_mode
+            problem.loss_fn,
+            phi,
+            theta,
+            first_input(inputs),
+            mixed_mode=self.mixed_mode,
+            trusted=self.trusted,
         )
         step = make_step(problem, gradient_fn, theta)
         length = self._segment_length()

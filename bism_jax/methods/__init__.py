@@ -12,6 +12,7 @@ from bism_jax.methods.contrastive_divergence import (
     PersistentState,
 )
 from bism_jax.methods.free_energy import UniformBinary
+from bism_jax.methods.iteration_counts import counts_updates
 from bism_jax.methods.nce import NCE, NCEInfo, NCEState
 from bism_jax.methods.optimizers import Optimizers, paper_adam
 from bism_jax.methods.persistent_vi import PersistentVI, PersistentVIState, Variational
@@ -63,6 +64,7 @@ __all__ = [
     "VaGES",
     "VaGESNoise",
     "Variational",
+    "counts_updates",
     "paper_adam",
     "picklable",
     "supported_methods",

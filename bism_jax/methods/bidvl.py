@@ -15,8 +15,9 @@ from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import marginal_model, require_posterior
 from bism_jax.methods.codec import CodecLosses, CodecNoise, CodecParams
+from bism_jax.methods.iteration_counts import count_iterations
 from bism_jax.methods.model_checks import check_free_energy
-from bism_jax.methods.optimizers import Optimizers, apply_gradient, count_iterations
+from bism_jax.methods.optimizers import Optimizers, apply_gradient
 from bism_jax.methods.parameters import given_params, init_free_energy, init_module
 from bism_jax.methods.pickling import PicklableMethod, picklable
 from bism_jax.methods.states import LatentInfo, LatentState
@@ -103,7 +104,7 @@ class BiDVL(PicklableMethod):
         self, losses: CodecLosses, state: LatentState, v: Array, noise: CodecNoise
     ) -> tuple[LatentState, LatentInfo]:
         """One iteration as a deterministic function of its noise."""
-        optimizer = count_iterations(self.optimizers.phi, state.iteration)
+        optimizer = count_iterations(self.optimizers.phi, state.phi_opt_state, state.phi, state.iteration)
         inputs = jax.tree.map(lambda leaf: leaf[:-1], noise)
         problem = LowerProblem(
             lambda phi, theta, noise: losses.lower_loss(phi, theta, v, noise),
@@ -117,7 +118,9 @@ class BiDVL(PicklableMethod):
 
         (loss, lower), grads = jax.value_and_grad(higher, has_aux=True)(state.theta)
         loss, grads = losses.shard.mean((loss, grads))
-        optimizer = count_iterations(self.optimizers.theta, state.iteration)
+        optimizer = count_iterations(
+            self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
+        )
         theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
         info = LatentInfo(loss, lower.losses[-1], optax.tree.norm(grads))
         return LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1), info

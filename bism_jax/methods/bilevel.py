@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,16 @@ from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.models import FactoredEnergy, without_features
 from bism_jax.objectives import (
     Divergence,
-    LatentSample,
     Objective,
     PointwiseObjective,
     draw_latent_noise,
     factored_score,
     latent_score,
     map_particles,
+    moving_latent_score,
     sample_latents,
 )
-from bism_jax.typing import EnergyFn, Noise, Params, PosteriorFn
+from bism_jax.typing import EnergyFn, Noise, Params, PosteriorFn, ScoreFn
 
 
 class LevelNoise(NamedTuple):
@@ -76,6 +76,11 @@ class BilevelProblem:
         G(phi, theta) = mean_b w_b D(q(h|v~_b; phi) || p(h|v~_b; theta))           lower level
         J(theta, phi) = mean_b F(grad_v [-E(v, h) - log q(h|v)], noise_b, v_b)     higher level
 
+    With P particles J is the mean of P losses, or the loss of the mean score, which is at most that and tends
+    to the loss of the field u(v) = E_q grad_v [-E - log q] as P grows:
+
+        F(u) <= E F(1/P sum_p s_p) <= E 1/P sum_p F(s_p),   F = DSM, MDSM, SM or SSM with moving latents
+
     Attributes:
         energy_fn: `(theta, v, h) -> [B]`, or a `FactoredEnergy`.
         posterior_fn: `(phi, v) -> distribution`.
@@ -83,6 +88,7 @@ class BilevelProblem:
         divergence: D.
         num_particles: P, latents a data point at both levels.
         shard: the part of the batch that this device holds.
+        particle_average: of the higher level, `"losses"` or `"scores"`.
     """
 
     energy_fn: EnergyFn
@@ -91,6 +97,7 @@ class BilevelProblem:
     divergence: Divergence
     num_particles: int = 1
     shard: BatchShard = BatchShard()
+    particle_average: Literal["losses", "scores"] = "losses"
 
     @property
     def energy(self) -> FactoredEnergy:
@@ -148,28 +155,41 @@ class BilevelProblem:
     ) -> Float[Array, ""]:
         """J(theta, phi), with the latents drawn at the perturbed points; `trunk` is computed where None."""
         trunk = self.trunk(theta, v, noise) if trunk is None else trunk
-        posterior = self.posterior_fn(phi, trunk.points)
 
-        def of_particle(latent: Noise) -> Float[Array, " batch"]:
-            return self._point_losses(theta, phi, v, noise, trunk, sample_latents(posterior, latent))
+        def of_mean_score(latents: Noise) -> Float[Array, " batch"]:
+            return self._point_losses(theta, phi, v, noise.visible, trunk, latents)
 
-        return map_particles(of_particle, noise.latent).mean()
+        if self.particle_average == "scores":
+            return of_mean_score(noise.latent).mean()
+        alone = jax.tree.map(lambda leaf: leaf[:, None], noise.latent)
+        return map_particles(of_mean_score, alone).mean()
 
     def _point_losses(
-        self,
-        theta: Params,
-        phi: Params,
-        v: Array,
-        noise: LevelNoise,
-        trunk: Trunk,
-        sample: LatentSample,
+        self, theta: Params, phi: Params, v: Array, visible: Noise, trunk: Trunk, latents: Noise
     ) -> Float[Array, " batch"]:
-        """The objective of each data point at one latent each."""
+        """The objective of each data point at the mean score of its particles, `[P, ...]`."""
         if not isinstance(self.objective, PointwiseObjective):  # it differentiates the score
-            score_fn = latent_score(self.energy, self.posterior_fn, theta, phi, sample)
-            return self.objective.loss(score_fn, v, noise.visible)
-        score = factored_score(self.energy.head, self.posterior_fn, theta, phi, sample, *trunk)
-        return self.objective.pointwise_loss(score, v, noise.visible)
+
+            def score_fn(points: Array) -> Array:
+                score_at = lambda latent: self._score_fn(theta, phi, trunk, latent)(points)  # noqa: E731
+                return map_particles(score_at, latents).mean(axis=0)
+
+            return self.objective.loss(score_fn, v, visible)
+        posterior = self.posterior_fn(phi, trunk.points)
+
+        def score_value(latent: Noise) -> Array:
+            sample = sample_latents(posterior, latent)
+            return factored_score(self.energy.head, self.posterior_fn, theta, phi, sample, *trunk)
+
+        score = map_particles(score_value, latents).mean(axis=0)
+        return self.objective.pointwise_loss(score, v, visible)
+
+    def _score_fn(self, theta: Params, phi: Params, trunk: Trunk, latent: Noise) -> ScoreFn:
+        """The field of one particle a data point, for an objective that takes its Jacobian."""
+        if getattr(self.objective, "latents", "moving") == "moving":
+            return moving_latent_score(self.energy, self.posterior_fn, theta, phi, latent)
+        sample = sample_latents(self.posterior_fn(phi, trunk.points), latent)
+        return latent_score(self.energy, self.posterior_fn, theta, phi, sample)
 
     def unrolled_loss(
         self,

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise
-from bism_jax.methods.optimizers import count_iterations
+from bism_jax.methods.iteration_counts import count_iterations
 
 
 def fit_posterior(
@@ -36,7 +36,6 @@ def fit_posterior(
         losses.draw_latent_noise(latent_key, state.phi, v, (num_steps,)),
     )
     inputs = jax.vmap(losses.lower_input, in_axes=(None, 0))(v, noise)
-    problem = LowerProblem(
-        losses.lower_loss, count_iterations(optimizer, state.iteration), losses.shard.axis_name
-    )
+    optimizer = count_iterations(optimizer, state.phi_opt_state, state.phi, state.iteration)
+    problem = LowerProblem(losses.lower_loss, optimizer, losses.shard.axis_name)
     return StopGradient(num_steps).solve(problem, state.phi, state.theta, inputs, state.phi_opt_state)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax.jaxprs import has_gradient, is_floating
+from bism_jax.jaxprs import has_gradient, is_inexact
 from bism_jax.models import Model, factor, is_factored
 from bism_jax.objectives import draw_latent_noise, latent_log_prob, sample_latents
 from bism_jax.typing import Params
@@ -207,7 +207,7 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
     same_order = _agree(values, reversed_values)
     alone = jax.jit(fn)(params, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))
     same_alone = _agree(values[0], alone[0])
-    floating = {index: row for index, row in enumerate(rows) if is_floating(row)}
+    floating = {index: row for index, row in enumerate(rows) if is_inexact(row)}
 
     def first_value(floating: dict[int, Array], params: Params) -> Array:
         return fn(params, *(floating.get(index, row) for index, row in enumerate(rows)))[0]

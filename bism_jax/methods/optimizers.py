@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import optax
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.methods.pickling import picklable
-
-# optax keeps a schedule's count in these; the second is that of `inject_hyperparams`.
-_SCHEDULE_STATES = frozenset({"ScaleByScheduleState", "WrappedScheduleState"})
 
 
 class Optimizers(NamedTuple):
@@ -29,11 +24,10 @@ class Optimizers(NamedTuple):
 
 
 def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
-    """Adam with the paper's b1 = 0.9, b2 = 0.95, eps = 1e-8, safe to differentiate through.
+    """Adam with the paper's b1 = 0.9, b2 = 0.95, eps = 1e-8, smooth at a gradient of zero.
 
-    The derivative of the square root in Adam is infinite where a second moment is exactly zero, and a
-    hypergradient through such a step is NaN. `eps_root=1e-16` makes it finite; it changes a step by less
-    than `eps` does.
+    `eps_root=1e-16` takes the kink out of the square root; it changes a step by less than `eps` does. The
+    strategies differentiate an Adam without it as well, with the derivative 0 for the root of a zero.
 
     Args:
         learning_rate: a number or an optax schedule.
@@ -41,7 +35,7 @@ def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
     return picklable(optax.adam, learning_rate, b1=0.9, b2=0.95, eps=1e-8, eps_root=1e-16)
 
 
-# One value, since two transformations that are built alike compare unequal and jit would retrace.
+# Values that pickle; optax.adam(...) would not, and two of it compare unequal, so that jit would retrace.
 DEFAULT_OPTIMIZERS = Optimizers(paper_adam(), paper_adam())
 
 
@@ -52,31 +46,3 @@ def apply_gradient(
     with standard_promotion():
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
-
-
-def count_iterations(
-    optimizer: optax.GradientTransformation, iteration: Int[Array, ""]
-) -> optax.GradientTransformation:
-    """`optimizer` with its learning-rate schedules at `iteration` rather than at its own count.
-
-    The lower level updates several times an iteration, but both levels' schedules count iterations, as
-    in the paper's code. Adam's bias correction still counts updates.
-    """
-
-    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
-        return optimizer.update(updates, _set_schedule_counts(state, iteration), params)
-
-    return optax.GradientTransformation(optimizer.init, update)
-
-
-def _set_schedule_counts(state: PyTree, iteration: Int[Array, ""]) -> PyTree:
-    def is_schedule(node: Any) -> bool:
-        return type(node).__name__ in _SCHEDULE_STATES
-
-    def set_count(node: Any) -> Any:
-        if not is_schedule(node):
-            return node
-        count = iteration.astype(node.count.dtype)
-        return node._replace(count=count) if hasattr(node, "_replace") else replace(node, count=count)
-
-    return jax.tree.map(set_count, state, is_leaf=is_schedule)

@@ -14,9 +14,10 @@ from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
+from bism_jax.methods.iteration_counts import count_iterations
 from bism_jax.methods.lower_level import fit_posterior
 from bism_jax.methods.model_checks import check_latent_model
-from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient, count_iterations
+from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.methods.states import LatentInfo, LatentState
@@ -156,7 +157,9 @@ class VaGES(PicklableMethod):
             surrogate_and_loss = jax.value_and_grad(self.surrogate, argnums=1, has_aux=True)
             (_, loss), grads = surrogate_and_loss(losses, state.theta, lower.phi, batch, noise)
             loss, grads = shard.mean((loss, grads))
-            optimizer = count_iterations(self.optimizers.theta, state.iteration)
+            optimizer = count_iterations(
+                self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
+            )
             theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
             info = LatentInfo(loss, lower.losses[-1], optax.tree.norm(grads))
             new_state = LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1)

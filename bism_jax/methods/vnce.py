@@ -15,6 +15,7 @@ from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
+from bism_jax.methods.iteration_counts import count_iterations
 from bism_jax.methods.lower_level import fit_posterior
 from bism_jax.methods.model_checks import check_latent_model
 from bism_jax.methods.noise_contrast import (
@@ -24,7 +25,7 @@ from bism_jax.methods.noise_contrast import (
     logistic_loss,
     noise_for,
 )
-from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient, count_iterations
+from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.models import as_model
@@ -153,7 +154,9 @@ class VNCE(PicklableMethod):
 
             params = (state.theta, state.log_partition)
             loss, grads = losses.shard.mean(jax.value_and_grad(loss_fn)(params))
-            optimizer = count_iterations(self.optimizers.theta, state.iteration)
+            optimizer = count_iterations(
+                self.optimizers.theta, state.theta_opt_state, params, state.iteration, once=True
+            )
             (theta, log_partition), theta_opt_state = apply_gradient(
                 optimizer, grads, state.theta_opt_state, params
             )

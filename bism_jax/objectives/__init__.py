@@ -16,7 +16,7 @@ from bism_jax.objectives.latents import (
     sample_latents,
 )
 from bism_jax.objectives.objective import Objective, PointwiseObjective, sum_events
-from bism_jax.objectives.score import factored_score, latent_score, marginal_score
+from bism_jax.objectives.score import factored_score, latent_score, marginal_score, moving_latent_score
 
 __all__ = [
     "DSM",
@@ -38,6 +38,7 @@ __all__ = [
     "latent_score",
     "map_particles",
     "marginal_score",
+    "moving_latent_score",
     "sample_latents",
     "sum_events",
 ]

@@ -1,4 +1,15 @@
-"""Score matching by the trace of the score's Jacobian: sliced and exact."""
+"""Score matching by the trace of the score's Jacobian: sliced and exact.
+
+In bi-level score matching s(v, h) stands in for the score, with h = h(v, eta) drawn from q(h | v). The trace
+is then of d/dv s(v, h(v, eta)), in which h moves with v. For u(v) = E_eta s(v, h(v, eta)), any field:
+
+    E_eta [1/2 |s|^2 + tr d/dv s] >= 1/2 |u|^2 + tr grad_v u,   and in the mean over data
+    E_v [1/2 |u|^2 + tr grad_v u] >= E_v [1/2 |s_data|^2 + tr grad_v s_data]
+
+with equality where s is the data's score at every h. So the loss is a bound for every theta and phi. With h
+held fixed in the trace the term E_q [s grad_v log q^T] is lost, nothing bounds the loss from below, and
+training can lower it by making q wrong: probabilistic PCA then drifts nats below maximum likelihood.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +31,26 @@ class SSM:
 
         F = 1/2 |s(v)|^2 + u^T grad_v (u^T s(v)),  E[u u^T] = I
 
-    (Song, Garg, Shi and Ermon, UAI 2019, arXiv 1905.07088.)
+    (Song, Garg, Shi and Ermon, UAI 2019, arXiv 1905.07088.) With latents, `grad_v` is the derivative of
+    v -> s(v, h(v)), in which h moves with v; the loss is then an upper bound of that of the mean field for
+    every theta and phi (derived in this module's docstring).
 
     Attributes:
         projection: the distribution of u, `"rademacher"` or `"gaussian"`.
+        latents: of a latent-variable model: `"moving"`, or `"fixed"` for the form of Bao et al., NeurIPS
+            2020, which holds h in grad_v and is no bound. A free energy has none, and there it changes
+            nothing.
 
     Raises:
-        ValueError: on an unknown projection.
+        ValueError: on an unknown projection or form.
     """
 
     projection: Literal["rademacher", "gaussian"] = "rademacher"
+    latents: Literal["moving", "fixed"] = "moving"
 
     def __post_init__(self) -> None:
         checks.one_of("projection", self.projection, ("rademacher", "gaussian"))
+        checks.one_of("latents", self.latents, ("moving", "fixed"))
 
     def draw_noise(
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
@@ -62,7 +80,18 @@ class SM:
         F = 1/2 |s(v)|^2 + tr grad_v s(v)
 
     (Hyvarinen, JMLR 2005.)
+
+    Attributes:
+        latents: as in `SSM`.
+
+    Raises:
+        ValueError: on an unknown form.
     """
+
+    latents: Literal["moving", "fixed"] = "moving"
+
+    def __post_init__(self) -> None:
+        checks.one_of("latents", self.latents, ("moving", "fixed"))
 
     def draw_noise(self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()) -> tuple[()]:
         """None is needed."""

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from bism_jax.jaxprs import is_floating
 from bism_jax.typing import Noise, NoisePosterior, Posterior
 
 
@@ -51,7 +50,7 @@ def draw_latents(posterior: Posterior, rng_key: Key[Array, ""]) -> Array:
     h = posterior.sample(rng_key)
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(posterior) if hasattr(leaf, "dtype")]
     floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
-    return h.astype(jnp.result_type(*floating)) if floating and is_floating(h) else h
+    return h.astype(jnp.result_type(*floating)) if floating and jnp.issubdtype(h.dtype, jnp.floating) else h
 
 
 def latent_log_prob(posterior: Any, sample: LatentSample) -> Float[Array, " batch"]:

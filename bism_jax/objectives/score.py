@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from bism_jax.objectives.latents import LatentSample, latent_log_prob
-from bism_jax.typing import EnergyFn, FreeEnergyFn, Params, PosteriorFn, ScoreFn
+from bism_jax.objectives.latents import LatentSample, latent_log_prob, sample_latents
+from bism_jax.typing import EnergyFn, FreeEnergyFn, Noise, Params, PosteriorFn, ScoreFn
 
 
 def latent_score(
@@ -38,6 +38,37 @@ def latent_score(
         return (-energy_fn(theta, v, sample.h) - log_prob).sum()
 
     return jax.grad(log_ratio)
+
+
+def moving_latent_score(
+    energy_fn: EnergyFn, posterior_fn: PosteriorFn, theta: Params, phi: Params, noise: Noise
+) -> ScoreFn:
+    """The score estimate as a field of v alone, in which the latent moves with v:
+
+        u(v) = s(v, h(v)),   s(v, h) = grad_v [-E(v, h; theta) - log q(h | v; phi)] with h held
+        h(v) = transform(noise) of q(h | v; phi)
+
+    Its values are those of `latent_score` at h(v); its Jacobian is that of the field, with the term through h
+    that `latent_score` leaves out. Score matching by a Jacobian bounds the loss of the mean field with this
+    one
+    only: see `SSM`.
+
+    Args:
+        energy_fn: `(theta, v, h) -> [B]`.
+        posterior_fn: `(phi, v) -> distribution`.
+        theta: energy parameters.
+        phi: posterior parameters.
+        noise: of one draw a data point.
+
+    Returns:
+        A function `[B, *visible] -> [B, *visible]`.
+    """
+
+    def score(v: Array) -> Array:
+        sample = sample_latents(posterior_fn(phi, v), noise)
+        return latent_score(energy_fn, posterior_fn, theta, phi, sample)(v)
+
+    return score
 
 
 def factored_score(

@@ -1,11 +1,11 @@
 """The training loop: `fit`, checkpoints, callbacks and devices."""
 
 from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Snapshot, TensorBoardLog
+from bism_jax.training.divergence import DivergenceError
 from bism_jax.training.fit import FitResult, fit
 from bism_jax.training.flops import count_flops
 from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.plan import Plan, PlannedStrategy, plan
-from bism_jax.training.run import DivergenceError
 
 __all__ = [
     "CSVLog",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,39 +15,12 @@ from bism_jax.jax_switches import with_transfers
 from bism_jax.training.callbacks import Callback, Snapshot
 from bism_jax.training.checkpoint import CheckpointStore
 from bism_jax.training.data_source import DataSource
+from bism_jax.training.divergence import DivergenceError, divergence_error
 from bism_jax.training.history import History
 from bism_jax.training.loop import LoopState, TrainingLoop
 
 _SECONDS_PER_CALL = 0.25
 _MAX_ROLLBACKS = 3
-
-
-class DivergenceError(RuntimeError):
-    """A loss or a gradient stopped being finite.
-
-    Attributes:
-        step: the iteration at which it happened, counted from 0.
-        checkpoint: the last good checkpoint, or None.
-    """
-
-    def __init__(self, step: int, names: Sequence[str], checkpoint: Path | None) -> None:
-        self.step, self.checkpoint = step, checkpoint
-        saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
-        super().__init__(
-            f"{', '.join(names)} stopped being finite at iteration {step}; {saved}. Lower the learning "
-            "rate, clip gradients (optax.clip_by_global_norm), or pass on_divergence='rollback' with a "
-            "checkpoint_dir."
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # An exception pickles as a call of its class with its message, which is not what `__init__` takes.
-        return _restore_error, (type(self), self.args, self.__dict__)
-
-
-def _restore_error(error: type[DivergenceError], args: Any, attributes: dict[str, Any]) -> DivergenceError:
-    restored = error.__new__(error, *args)
-    restored.__dict__.update(attributes)
-    return restored
 
 
 class Run:
@@ -99,7 +71,9 @@ class Run:
                 seconds = time.perf_counter() - start
                 bad = self._first_bad(infos)
                 if bad is not None:
-                    new_step = self._diverged(step + bad[0], bad[1], rollback)
+                    self._history.append({name: values[:bad] for name, values in infos.items()})
+                    at_fault = {name: values[bad] for name, values in infos.items()}
+                    new_step = self._roll_back(self._divergence(step + bad, at_fault), rollback)
                     bar.update(new_step - step)
                     step = new_step
                     continue
@@ -118,28 +92,28 @@ class Run:
         distances = [interval - step % interval for interval in intervals]
         return min(length, self._loop.max_steps_per_call, num_steps - step, *distances)
 
-    def _first_bad(self, infos: dict[str, np.ndarray]) -> tuple[int, list[str]] | None:
-        is_bad = {name: ~np.isfinite(values) for name, values in infos.items()}
-        any_bad = np.any(list(is_bad.values()), axis=0)
-        if not any_bad.any():
-            return None
-        index = int(np.argmax(any_bad))
-        return index, [name for name, marks in is_bad.items() if marks[index]]
+    def _first_bad(self, infos: dict[str, np.ndarray]) -> int | None:
+        any_bad = np.any([~np.isfinite(values) for values in infos.values()], axis=0)
+        return int(np.argmax(any_bad)) if any_bad.any() else None
 
-    def _diverged(self, step: int, names: list[str], rollback: bool) -> int:
+    def _divergence(self, step: int, infos: dict[str, float]) -> DivergenceError:
         if self._store is not None:
             self._store.wait()
         path = None if self._store is None else self._store.latest_path()
+        theta = self._loop.host_state().method_state.theta
+        return divergence_error(step, infos, self._history.scalars(), theta, path)
+
+    def _roll_back(self, error: DivergenceError, rollback: bool) -> int:
         if not rollback or self._store is None or self._num_rollbacks == _MAX_ROLLBACKS:
-            raise DivergenceError(step, names, path)
+            raise error
         self._num_rollbacks += 1
         restored = self._store.restore(self._loop.host_state(), self._history)
         self._source.set_position(restored.source_position)
         self._loop.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
         warnings.warn(
-            f"{', '.join(names)} stopped being finite at iteration {step}: back to iteration {step_back} "
-            f"({path}) with new noise, {self._num_rollbacks} of {_MAX_ROLLBACKS} times.",
+            f"{error} Going back to iteration {step_back} with new noise, {self._num_rollbacks} of "
+            f"{_MAX_ROLLBACKS} times.",
             stacklevel=2,
         )
         for callback in self._callbacks:

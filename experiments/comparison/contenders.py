@@ -62,7 +62,15 @@ def checkerboard_contenders(num_data: int) -> dict[str, Contender]:
         "BiDVL": Contender(bidvl, GaussianPosterior(2, (64, 64))),
         "VaGES-DSM": Contender(VaGES(DSM(0.05)), posterior),
         "VaGES-KSD": Contender(VaGES(KSD(0.1)), posterior),
+        "BiSSM N=0": Contender(MethodConfig("bissm", num_steps=0).make(), posterior),
         "BiSSM N=5": Contender(MethodConfig("bissm").make(), posterior),
+        "BiSSM N=5 kept": Contender(MethodConfig("bissm", **_KEPT).make(), posterior),
+        "BiSSM N=0, h fixed": Contender(
+            MethodConfig("bissm", num_steps=0, latents="fixed").make(), posterior
+        ),
+        "BiSSM N=5 kept, h fixed": Contender(
+            MethodConfig("bissm", latents="fixed", **_KEPT).make(), posterior
+        ),
         "BiDSM N=0": Contender(MethodConfig(num_steps=0).make(), posterior),
         "BiDSM N=5": Contender(MethodConfig().make(), posterior),
         "BiDSM N=5 kept": Contender(MethodConfig(**_KEPT).make(), posterior),

@@ -1,0 +1,109 @@
+"""What is said when a run stops being finite: where, and the likeliest cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Cause = Literal["value", "derivative", "overflow", "growth", "sudden"]
+
+_ADVICE: dict[Cause, str] = {
+    "value": (
+        "The loss itself is not finite in the first iteration: look at the initial parameters, and at "
+        "logarithms, roots and quotients in the energy and the posterior."
+    ),
+    "derivative": (
+        "The loss is finite and its gradient is not, in the first iteration: a derivative is infinite where "
+        "the value is finite, as that of a norm or a square root at zero, in the energy, the posterior or "
+        "an optimiser of your own. Add a small number under the root, or take jnp.where around its operand; "
+        "jax.config.update('jax_debug_nans', True) finds the place. A smaller learning rate would not help."
+    ),
+    "overflow": (
+        "The last finite values are near the largest that {dtype} holds ({largest:.3g}), or {dtype} has too "
+        "few digits to hold them. Compute in float32, or scale the data and the loss down."
+    ),
+    "growth": (
+        "{name} had grown {factor:.2g}-fold over the last {count} iterations. Lower the learning rate or "
+        "clip gradients (optax.chain(optax.clip_by_global_norm(...), optimizer))."
+    ),
+    "sudden": (
+        "Nothing had grown before. Look at the batch of that iteration for values far from the others, and "
+        "at logarithms, roots and quotients in the model; clipping gradients (optax.clip_by_global_norm) "
+        "helps where it is the data."
+    ),
+}
+_WINDOW = 100
+_GROWTH = 100.0
+_NEAR_OVERFLOW = 1e-2  # of the largest number: the next product or square is beyond it
+
+
+class DivergenceError(RuntimeError):
+    """A loss or a gradient stopped being finite.
+
+    Attributes:
+        step: the iteration at which it happened, counted from 0.
+        checkpoint: the last good checkpoint, or None.
+        cause: the likeliest: `"value"` (the first loss itself), `"derivative"` (an infinite derivative of a
+            finite first loss), `"overflow"` (of a dtype of few digits), `"growth"` (over iterations: the
+            learning rate) or `"sudden"`.
+    """
+
+    def __init__(self, message: str, step: int, checkpoint: Path | None, cause: Cause) -> None:
+        super().__init__(message)
+        self.step, self.checkpoint, self.cause = step, checkpoint, cause
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that it passes from a process of a pool to its parent."""
+        return type(self), (str(self), self.step, self.checkpoint, self.cause)
+
+
+def divergence_error(
+    step: int,
+    bad: Mapping[str, float],
+    before: Mapping[str, np.ndarray],
+    theta: Any,
+    checkpoint: Path | None,
+) -> DivergenceError:
+    """The error for an iteration whose scalars are not all finite.
+
+    Args:
+        step: the iteration, counted from 0.
+        bad: every scalar of that iteration.
+        before: the scalars of the iterations before it, `[iterations]` each.
+        theta: the parameters, for their dtype.
+        checkpoint: the last good checkpoint, or None.
+    """
+    names = [name for name, value in bad.items() if not np.isfinite(value)]
+    cause, facts = _cause(bad, names, before, theta)
+    saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
+    message = (
+        f"{', '.join(names)} stopped being finite at iteration {step}; {saved}. "
+        f"{_ADVICE[cause].format(**facts)} With a checkpoint_dir, on_divergence='rollback' goes back to the "
+        "last checkpoint with new noise."
+    )
+    return DivergenceError(message, step, checkpoint, cause)
+
+
+def _cause(
+    bad: Mapping[str, float], names: Sequence[str], before: Mapping[str, np.ndarray], theta: Any
+) -> tuple[Cause, dict[str, Any]]:
+    recent = {name: np.abs(values[-_WINDOW:]) for name, values in before.items() if len(values)}
+    dtype = min((leaf.dtype for leaf in jax.tree.leaves(theta)), key=lambda dtype: jnp.finfo(dtype).bits)
+    largest = float(jnp.finfo(dtype).max)
+    last = max((float(values[-1]) for values in recent.values()), default=0.0)
+    facts = {"dtype": dtype.name, "largest": largest}
+    if last > _NEAR_OVERFLOW * largest or (not recent and jnp.finfo(dtype).bits < 32):
+        return "overflow", facts
+    if not recent:
+        return ("derivative" if np.isfinite(bad["loss"]) else "value"), facts
+    growth = {name: float(values[-1] / max(np.min(values), 1e-30)) for name, values in recent.items()}
+    name = max(growth, key=lambda name: growth[name], default="loss")
+    if growth.get(name, 0.0) >= _GROWTH:
+        count = min(_WINDOW, len(recent[name]))
+        return "growth", {**facts, "name": name, "factor": growth[name], "count": count}
+    return "sudden", facts
