@@ -75,8 +75,6 @@ LINEAR_SOLVER = {"solver_steps": 2, "damping": 1.0, "tolerance": 1e9}
 # The energy is a GRBM with three visible and two hidden units.
 METHODS = {
     "bism": (BiSM(DSM(0.3), hypergradient=Unrolled(2)), GAUSSIAN),
-    "bism sm": (BiSM(SM(), **ONE), GAUSSIAN),
-    "bism fisher": (BiSM(DSM(0.3), Fisher(), **ONE), GAUSSIAN),
     "score matching": (ScoreMatching(DSM(0.3)), None),
     "vages": (VaGES(DSM(0.3), num_particles=2, lower_steps=1), GAUSSIAN),
     "vnce": (VNCE(lower_steps=1, noise_ratio=2, num_particles=2), GAUSSIAN),
@@ -87,6 +85,8 @@ METHODS = {
     "bidvl": (BiDVL(MLPDecoder((3,), (4,))), GAUSSIAN),
 }
 VARIANTS = {
+    "bism fisher": (BiSM(DSM(0.3), Fisher(), **ONE), GAUSSIAN),
+    "bism sm": (BiSM(SM(), **ONE), GAUSSIAN),
     "bism binary": (BiSM(DSM(0.3), **ONE), BINARY),
     "bism mdsm": (BiSM(MDSM(0.1, 1.0), **ONE), GAUSSIAN),
     "bism ssm": (BiSM(SSM(), **ONE), GAUSSIAN),
@@ -117,9 +117,13 @@ VARIANTS = {
     "bidvl unrolled": (BiDVL(MLPDecoder((3,), (4,)), hypergradient=Unrolled(2)), GAUSSIAN),
 }
 ALL_METHODS = METHODS | VARIANTS
-every_method = pytest.mark.parametrize(
-    "name", [*METHODS, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS)]
-)
+
+
+def some_slow(names, quick):
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
+
+every_method = pytest.mark.parametrize("name", some_slow(ALL_METHODS, METHODS))
 
 # None of these changes a number.
 STRICT = {
@@ -220,7 +224,7 @@ PRECISIONS = {
 }
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", some_slow(PRECISIONS, ("float64 theta", "mixed")))
 @every_method
 def test_a_state_keeps_the_dtypes_it_starts_with(name, precision):
     """That is, those of data and parameters: an iteration carries nothing of another dtype, weak or not."""
@@ -249,9 +253,7 @@ def after_steps(name):
     return jax.tree.map(np.asarray, jax.jit(algorithm.step)(KEY, state, batch))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name == "pcd" else pytest.mark.slow) for name in ALL_METHODS]
-)
+@pytest.mark.parametrize("name", some_slow(ALL_METHODS, ("pcd",)))
 def test_x64_does_not_change_the_numbers_of_float32_data(name):
     expected = after_steps(name)
     with switched(**X64):
@@ -341,7 +343,9 @@ def hypergradient(strategy):
     return jax.grad(higher)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+@pytest.mark.parametrize(
+    "strategy", some_slow(STRATEGIES, (STRATEGIES[0], STRATEGIES[2], STRATEGIES[4])), ids=str
+)
 def test_strict_switches_do_not_change_a_hypergradient(strategy):
     args = np.float32(0.7), PHI, np.ones((strategy.num_steps, 2, 3), np.float32)
     expected = program(hypergradient(strategy), *args)
@@ -387,14 +391,18 @@ def evaluate_model(name):
     return program(all_of_it, *args), jax.eval_shape(all_of_it, *args)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", some_slow(MODELS, ("GRBM", "LinearGaussian", "MLPEnergy", "BernoulliPosterior"))
+)
 def test_strict_switches_do_not_change_a_model(name):
     expected, _ = evaluate_model(name)
     with switched(jax_numpy_dtype_promotion="strict", jax_numpy_rank_promotion="raise"):
         assert evaluate_model(name)[0] == expected
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", some_slow(MODELS, ("GRBM", "LinearGaussian", "MLPEnergy", "BernoulliPosterior"))
+)
 def test_a_model_of_float32_inputs_is_float32_with_x64(name):
     with switched(**X64):
         _, (value, gradient) = evaluate_model(name)
@@ -419,6 +427,9 @@ def test_the_energy_of_a_user_is_held_to_what_the_user_has_set():
 # ---------------------------------------------------------------- fit
 
 
+LAYOUTS = ("jit", "pmap")
+
+
 class Stream:
     """Batches of rows, for a source that is not held on the device."""
 
@@ -435,7 +446,7 @@ def drift(**options):
     return fit(ENERGY, None, options.pop("data", DATA), callbacks=callbacks, **options)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", some_slow(LAYOUTS, ("jit",)))
 @pytest.mark.parametrize("data", [DATA, Stream()], ids=["resident", "streamed"])
 def test_fit_with_strict_switches(parallel, data, tmp_path):
     """To the bit, with a checkpoint on the way; the loop itself transfers nothing unasked."""
@@ -446,7 +457,7 @@ def test_fit_with_strict_switches(parallel, data, tmp_path):
     equal(found, expected)
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", some_slow(LAYOUTS, ("jit",)))
 def test_fit_without_jit(parallel):
     calls = []
 
@@ -468,7 +479,7 @@ def test_fit_draws_from_the_default_prng_of_a_seed():
     assert not np.array_equal(found.history["noise"], drift().history["noise"])
 
 
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", LAYOUTS)
 def test_nan_checks_stop_a_run_where_the_numbers_do(parallel):
     """By JAX's own error, which is what its user asked for; without the switch it is a `DivergenceError`."""
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match="nan"):
@@ -502,7 +513,7 @@ np.save({output!r}, result.theta["w"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", LAYOUTS)
 def test_fit_stays_on_the_default_device(parallel, tmp_path):
     output = str(tmp_path / "theta.npy")
     environment = {
@@ -525,7 +536,7 @@ SWITCHES = STRICT | X64 | OTHER | OTHER_NOISE
 
 @pytest.mark.slow
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("parallel", LAYOUTS)
 @pytest.mark.parametrize("name", ["bism", "nce", "pcd"])
 def test_fit_with_each_switch(name, parallel, switch):
     with switched(**{switch: SWITCHES[switch]}):
@@ -626,9 +637,7 @@ SLOW_ENTRY_POINTS = {
 }  # fmt: skip
 # Whose width is JAX's default, and with it what they are; numpyro's draws are of the default dtype too.
 DRAWS_INTEGERS = ("critic_fisher_divergence", "nuts")
-every_entry_point = pytest.mark.parametrize(
-    "name", [*ENTRY_POINTS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_ENTRY_POINTS)]
-)
+every_entry_point = pytest.mark.parametrize("name", some_slow(ENTRY_POINTS | SLOW_ENTRY_POINTS, ENTRY_POINTS))
 
 
 @every_entry_point
