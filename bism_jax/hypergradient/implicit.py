@@ -119,10 +119,12 @@ class Implicit:
     ) -> AdjointSolution:
         """Solves (H + damping I) w = cotangent at (phi, theta, input_k) and reports the residual."""
         gradient = jax.grad(problem.loss_fn)
+        cotangent = _in_widest_precision(cotangent)
 
         def product(vector: PyTree) -> PyTree:
-            hessian_vector = jax.jvp(lambda p: gradient(p, theta, input_k), (phi,), (vector,))[1]
-            return _add_scaled(problem.mean(hessian_vector), self.damping, vector)
+            tangent = _cast_like(vector, phi)
+            hessian_vector = jax.jvp(lambda p: gradient(p, theta, input_k), (phi,), (tangent,))[1]
+            return _add_scaled(_cast_like(problem.mean(hessian_vector), vector), self.damping, vector)
 
         if self.solver == "cg":
             adjoint, _ = cg(product, cotangent, tol=0.0, maxiter=self.solver_steps)
@@ -130,7 +132,7 @@ class Implicit:
             adjoint = self._neumann(product, cotangent)
         error = _norm(_add_scaled(product(adjoint), -1.0, cotangent))
         scale = _norm(cotangent)
-        return AdjointSolution(adjoint, error / jnp.where(scale == 0, 1, scale))
+        return AdjointSolution(_cast_like(adjoint, phi), error / jnp.where(scale == 0, 1, scale))
 
     def _neumann(self, product: Any, cotangent: PyTree) -> PyTree:
         def add_term(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], None]:
@@ -182,6 +184,16 @@ def _report(residual: Float[Array, ""], tolerance: float) -> None:
             )
 
     jax.debug.callback(warn, jax.lax.stop_gradient(residual))
+
+
+def _in_widest_precision(tree: PyTree) -> PyTree:
+    """The leaves in the precision of the widest: a step of a linear solver mixes them in its scalars."""
+    widest = jnp.result_type(*(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(tree)))
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, widest)), tree)
+
+
+def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)
 
 
 def _add_scaled(tree: PyTree, scale: float, other: PyTree) -> PyTree:
