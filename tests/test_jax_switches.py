@@ -365,6 +365,21 @@ def test_strict_switches_do_not_change_a_hypergradient(strategy):
         assert not re.search(r"f64\[\d", program(hypergradient(strategy), *args))
 
 
+def test_loops_of_no_steps_without_jit():
+    """JAX has none there; a chain of one sweep, the default of contrastive divergence, holds one."""
+
+    def chain_of_one(v):
+        sampler = lambda theta, key, x: x + jax.random.normal(key, x.shape)
+        return samplers.gibbs(sampler, sampler, None, KEY, v, 1), samplers.langevin(quadratic, KEY, v, 0, 0.1)
+
+    strategy = Implicit(1, "neumann", solver_steps=1, step_size=0.5, tolerance=1e9)
+    args = jnp.float32(0.7), jax.tree.map(jnp.asarray, PHI), jnp.ones((1, 2, 3), np.float32)
+    expected = chain_of_one(DATA[:6]), hypergradient(strategy)(*args)
+    with jax.disable_jit():
+        found = chain_of_one(DATA[:6]), hypergradient(strategy)(*args)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, expected)
+
+
 # ---------------------------------------------------------------- models
 
 

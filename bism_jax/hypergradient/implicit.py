@@ -141,7 +141,10 @@ class Implicit:
             return (term, _add_scaled(total, 1.0, term)), None
 
         start = (cotangent, cotangent)
-        (_, total), _ = jax.lax.scan(add_term, start, None, length=self.solver_steps - 1)
+        if self.solver_steps == 1:  # without jit, JAX has no loop of no steps
+            total = cotangent
+        else:
+            (_, total), _ = jax.lax.scan(add_term, start, None, length=self.solver_steps - 1)
         return jax.tree.map(lambda leaf: self.step_size * leaf, total)
 
     def _pull_back(

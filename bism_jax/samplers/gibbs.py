@@ -45,5 +45,7 @@ def gibbs(
         return sweep(carry[0], keys), None
 
     keys = jax.random.split(rng_key, (num_steps, 2))
-    carry, _ = jax.lax.scan(body, sweep(v, keys[0]), keys[1:])
-    return carry
+    first = sweep(v, keys[0])
+    if num_steps == 1:  # without jit, JAX has no loop of no steps
+        return first
+    return jax.lax.scan(body, first, keys[1:])[0]
