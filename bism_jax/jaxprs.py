@@ -24,6 +24,11 @@ def is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+def aval_of(atom: Any) -> Any:
+    """The shape and dtype of a variable or a literal, whose type JAX declares without them."""
+    return atom.aval
+
+
 def bodies(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, list[Any]]]:
     """What an equation calls, with its constants: the body of a `jit`, a `scan`, a custom rule, and so on."""
     for value in eqn.params.values():

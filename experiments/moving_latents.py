@@ -134,8 +134,9 @@ def compare_forms(config: Config) -> dict[str, Any]:
         "log_std": jnp.zeros(()),
     }
     curves = {}
+    settings: dict[int, dict[str, Any]] = {5: {}, 0: {"lower_steps": 5, "hypergradient": StopGradient(0)}}
     for latents in ("fixed", "moving"):
-        for num_steps, options in ((5, {}), (0, {"lower_steps": 5, "hypergradient": StopGradient(0)})):
+        for num_steps, options in settings.items():
             method = BiSM(SSM(latents=latents), **options)
             curve = train(energy, theta, v, method, config, lambda theta: pca_gap(theta, v))
             curves[f"h {latents}, N = {num_steps}"] = curve

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params
 
@@ -49,6 +50,7 @@ class AnnealedImportance(NamedTuple):
     reverse_effective_sample_size: Float[Array, ""]
 
 
+@with_transfers
 def annealed_importance_sampling(
     energy_fn: Any,
     theta: Params,
@@ -172,8 +174,9 @@ def _log_rest(log_fractions: Float[Array, " particles"]) -> Float[Array, " parti
 
 def _resample(rng_key: Key[Array, ""], log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:
     """Systematic resampling: the indices of as many particles, each about in proportion to its weight."""
-    num_particles = log_weights.size
-    positions = (jnp.arange(num_particles) + jax.random.uniform(rng_key)) / num_particles
+    num_particles, dtype = log_weights.size, log_weights.dtype
+    offset = jax.random.uniform(rng_key, (), dtype)
+    positions = (jnp.arange(num_particles, dtype=dtype) + offset) / num_particles
     cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
     return jnp.searchsorted(cumulative, positions).clip(max=num_particles - 1)
 
@@ -202,5 +205,5 @@ def _warn(result: AnnealedImportance, num_particles: int, num_temperatures: int)
                 f"{_CALLER}: the effective sample size of the {run} run is {float(size):.1f} of "
                 f"num_particles={num_particles}, so its estimate and error are not to be trusted; raise "
                 f"num_temperatures={num_temperatures}.",
-                stacklevel=3,
+                stacklevel=4,
             )

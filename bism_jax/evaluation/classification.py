@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from bism_jax import checks
 from bism_jax.evaluation.batches import padded_batches
+from bism_jax.jax_switches import with_transfers
 from bism_jax.models import ImageClassifier, ImageFeatures, image_features
 from bism_jax.models.image_features import check_range, check_shape
 from bism_jax.typing import Params
@@ -34,6 +35,7 @@ class ClassCoverage(NamedTuple):
     num_classes: int
 
 
+@with_transfers
 def train_image_classifier(
     images: Float[Array | np.ndarray, "rows height width channels"],
     labels: Int[Array | np.ndarray, " rows"],
@@ -74,6 +76,7 @@ def train_image_classifier(
     return image_features(ImageClassifier.__name__, network, params)
 
 
+@with_transfers
 def class_probabilities(
     classifier: ImageFeatures,
     images: Float[Array | np.ndarray, "rows height width channels"],
@@ -103,6 +106,7 @@ def class_probabilities(
     )
 
 
+@with_transfers
 def class_coverage(
     probabilities: Float[Array | np.ndarray, "rows classes"], *, threshold: float = 0.9
 ) -> ClassCoverage:

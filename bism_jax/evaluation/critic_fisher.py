@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
+from bism_jax.methods.optimizers import apply_gradient
 from bism_jax.models import MLPCritic, as_model
 from bism_jax.objectives import (
     SSM,
@@ -54,6 +56,7 @@ class _Options:
     num_held_out: int
 
 
+@with_transfers
 def critic_fisher_divergence(
     energy_fn: Any,
     theta: Params,
@@ -151,8 +154,7 @@ def _train_and_measure(
         row_key, value_key = jax.random.split(key)
         batch = train[jax.random.randint(row_key, (options.batch_size,), 0, len(train))]
         loss, grads = jax.value_and_grad(lambda p: -values(p, value_key, batch).mean())(critic_params)
-        updates, opt_state = optimizer.update(grads, opt_state)
-        return (optax.apply_updates(critic_params, updates), opt_state), -loss
+        return apply_gradient(optimizer, grads, opt_state, critic_params), -loss
 
     critic_params = critic_model.init(init_key, v[:1])  # type: ignore[misc]
     carry = critic_params, optimizer.init(critic_params)
@@ -218,7 +220,7 @@ def _check_models(energy_fn: Any, posterior_fn: Any, phi: Params, critic: Any, v
         raise ValueError(
             f"critic={model.name} has no initial parameters; pass a Flax module such as MLPCritic()."
         )
-    row = jax.ShapeDtypeStruct((1, *v.shape[1:]), jnp.result_type(float))
+    row = jax.ShapeDtypeStruct((1, *v.shape[1:]), jnp.result_type(v))
     f = jax.eval_shape(lambda x: model.apply(init_fn(jax.random.key(0), x), x), row)
     if f.shape != row.shape:
         raise ValueError(f"critic={model.name} takes {row.shape} to {f.shape}; it must keep the shape of v.")

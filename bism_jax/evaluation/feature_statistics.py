@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax.evaluation.features import FeatureFn, Features, checked_features, feature_batches
+from bism_jax.jax_switches import with_transfers
 
 _KEYS = ("features", "data", "num_rows", "mean", "scatter")
 
@@ -112,6 +113,7 @@ class FeatureStatistics:
         return cls(features, data, int(values["num_rows"]), mean, scatter)
 
 
+@with_transfers
 def feature_statistics(
     feature_fn: FeatureFn,
     images: Float[Array | np.ndarray, "rows height width channels"],

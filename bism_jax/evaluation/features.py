@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.evaluation.batches import padded_batches
+from bism_jax.jax_switches import with_transfers
 from bism_jax.models import InceptionV3
 
 Features = Float[Array | np.ndarray, "rows d"]
@@ -30,6 +31,7 @@ class FeatureFn(Protocol):
         ...
 
 
+@with_transfers
 def extract_features(
     feature_fn: FeatureFn,
     images: Float[Array | np.ndarray, "rows height width channels"],

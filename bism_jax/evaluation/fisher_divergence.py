@@ -12,10 +12,12 @@ from jaxtyping import Array, Float
 from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params
 
 
+@with_transfers
 def fisher_divergence(
     energy_fn: Any,
     theta: Params,

@@ -9,8 +9,10 @@ from jaxtyping import Float
 
 from bism_jax.evaluation.feature_statistics import FeatureStatistics, check_comparable
 from bism_jax.evaluation.features import Features, checked_features
+from bism_jax.jax_switches import with_transfers
 
 
+@with_transfers
 def frechet_distance(x: Features | FeatureStatistics, y: Features | FeatureStatistics) -> float:
     """The squared Frechet distance between the Gaussians with the moments of x and of y:
 
@@ -66,5 +68,5 @@ def _warn_where_singular(name: str, statistics: FeatureStatistics) -> None:
         warnings.warn(
             f"{name} has {statistics.num_rows} rows for {len(statistics.mean)} features, so its covariance "
             "is singular and the Frechet distance far too large; take more rows.",
-            stacklevel=3,
+            stacklevel=4,
         )

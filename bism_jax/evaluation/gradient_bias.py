@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
+from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.methods.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods.model_checks import check_latent_model
@@ -51,6 +52,7 @@ class GradientBias(NamedTuple):
     exact_gradient: Params
 
 
+@with_transfers
 def gradient_bias(
     energy_fn: Any,
     posterior_fn: Any,
@@ -123,7 +125,7 @@ def gradient_bias(
         np.array(num_steps),
         norm,
         norm / jnp.linalg.norm(moments.exact),
-        _angle(moments.bias + moments.exact, moments.exact),
+        _angle(moments.bias + moments.exact[None, None], moments.exact),
         jnp.sqrt(moments.squared_deviations / (num_draws * (num_draws - 1))),
         ravel_pytree(theta)[1](moments.exact),
     )
@@ -165,11 +167,11 @@ class _Comparison:
 
         def add_draw(moments: _Moments, key: Array) -> tuple[_Moments, None]:
             exact, hypergradients = self._draw(theta, phi, v, key)
-            return moments.add(exact, hypergradients - exact), None
+            return moments.add(exact, hypergradients - exact[None, None]), None
 
         zero = jnp.zeros_like(ravel_pytree(theta)[0])
         table = jnp.zeros((len(self.lower_steps), len(self.num_steps)), zero.dtype)
-        start = _Moments(jnp.zeros((), zero.dtype), zero, table[..., None] * zero, table)
+        start = _Moments(jnp.zeros((), zero.dtype), zero, table[..., None] * zero[None, None], table)
         return jax.lax.scan(add_draw, start, keys)[0]
 
     def _draw(self, theta: Params, phi: Params, v: Array, key: Array) -> tuple[Array, Array]:
@@ -267,5 +269,5 @@ def _angle(gradient: Float[Array, "*table size"], exact: Float[Array, " size"]) 
     """In degrees; accurate near 0 and 180, unlike the inverse cosine."""
     direction = exact / jnp.linalg.norm(exact)
     along = gradient @ direction
-    across = jnp.linalg.norm(gradient - along[..., None] * direction, axis=-1)
+    across = jnp.linalg.norm(gradient - jnp.outer(along, direction).reshape(gradient.shape), axis=-1)
     return jnp.degrees(jnp.arctan2(across, along))

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax.evaluation.features import Features, checked_pair
+from bism_jax.jax_switches import with_transfers
 
 _DEGREE = 3
 
@@ -28,6 +29,7 @@ class KernelDistance(NamedTuple):
     num_subsets: int
 
 
+@with_transfers
 def kernel_distance(
     x: Features, y: Features, rng_key: Key[Array, ""], *, subset_size: int = 1000
 ) -> KernelDistance:

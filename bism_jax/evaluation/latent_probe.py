@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Shaped
 from bism_jax import checks
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
+from bism_jax.jax_switches import with_transfers
 from bism_jax.models import as_model
 from bism_jax.typing import Params
 
@@ -29,6 +30,7 @@ class LatentProbe(NamedTuple):
     test_accuracy: float
 
 
+@with_transfers
 def latent_probe(
     posterior_fn: Any,
     phi: Params,

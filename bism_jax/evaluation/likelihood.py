@@ -9,9 +9,11 @@ from jaxtyping import Array, Float
 
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
 from bism_jax.typing import Params
 
 
+@with_transfers
 def log_likelihood(
     energy_fn: Any,
     theta: Params,

@@ -13,6 +13,7 @@ from bism_jax import checks
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
+from bism_jax.jax_switches import with_transfers
 from bism_jax.models import as_model
 from bism_jax.objectives import (
     LatentSample,
@@ -28,6 +29,7 @@ from bism_jax.typing import Params
 Scores = Float[Array | np.ndarray, " rows"]
 
 
+@with_transfers
 def ood_scores(
     energy_fn: Any,
     posterior_fn: Any,

@@ -14,6 +14,7 @@ from numpyro.distributions.kl import kl_divergence
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
+from bism_jax.jax_switches import with_transfers
 from bism_jax.models import RelaxedBernoulli, as_model
 from bism_jax.typing import Params
 
@@ -32,6 +33,7 @@ class PosteriorGap(NamedTuple):
     mean_absolute_difference: Float[Array, ""]
 
 
+@with_transfers
 def posterior_gap(
     energy_fn: Any,
     posterior_fn: Any,

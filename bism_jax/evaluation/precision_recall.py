@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from bism_jax import checks
 from bism_jax.evaluation.features import Features, checked_pair
 from bism_jax.evaluation.squared_distances import squared_distances
+from bism_jax.jax_switches import with_transfers
 
 _PAIRS_AT_A_TIME = 2**22
 
@@ -29,6 +30,7 @@ class PrecisionRecall(NamedTuple):
     recall: float
 
 
+@with_transfers
 def precision_recall(data: Features, samples: Features, *, num_neighbours: int = 3) -> PrecisionRecall:
     """Precision and recall with manifolds that are estimated by nearest neighbours.
 
@@ -57,7 +59,7 @@ def _inside_each_other(
 ) -> tuple[Bool[Array, " other"], Bool[Array, " rows"]]:
     """Whether each y lies in the manifold of x, and each x in that of y."""
     centre = (x.mean(axis=0) + y.mean(axis=0)) / 2  # squared distances are the more accurate for it
-    x, y = x - centre, y - centre
+    x, y = x - centre[None], y - centre[None]
     radii_x, radii_y = (_squared_radii(num_neighbours, rows) for rows in (x, y))
     return _is_inside(y, x, radii_x), _is_inside(x, y, radii_y)
 

@@ -12,10 +12,12 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
+from bism_jax.jax_switches import with_transfers
 from bism_jax.objectives import SM, SSM, marginal_score
 from bism_jax.typing import Params
 
 
+@with_transfers
 def score_matching_objective(
     energy_fn: Any, theta: Params, v: Float[Array | np.ndarray, "rows *visible"], batch_size: int = 100
 ) -> Float[Array, ""]:
@@ -37,6 +39,7 @@ def score_matching_objective(
     return compile_for(_exact, energy_fn, batch_size)(theta, v)
 
 
+@with_transfers
 def sliced_score_matching_objective(
     energy_fn: Any,
     theta: Params,

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.evaluation.squared_distances import squared_distances
+from bism_jax.jax_switches import with_transfers
 
 _PAIRS_AT_A_TIME = 2**22
 _MEDIAN_ROWS = 1000
@@ -19,6 +20,7 @@ _MEDIAN_ROWS = 1000
 Sample = Float[Array | np.ndarray, "rows *event"]
 
 
+@with_transfers
 def maximum_mean_discrepancy(
     x: Sample, y: Sample, *, bandwidth: Float[Array, ""] | float | None = None
 ) -> Float[Array, ""]:
@@ -45,6 +47,7 @@ def maximum_mean_discrepancy(
     return _maximum_mean_discrepancy(x, y, bandwidth)
 
 
+@with_transfers
 def energy_distance(x: Sample, y: Sample) -> Float[Array, ""]:
     """The energy distance 2 E|X - Y| - E|X - X'| - E|Y - Y'|, in units of the data, by its unbiased estimate.
 
@@ -117,7 +120,7 @@ def _centred(
 ) -> tuple[Float[Array, "rows d"], Float[Array, "other d"]]:
     """Around their common mean, which keeps the squared distances accurate."""
     mean = (x.mean(axis=0) + y.mean(axis=0)) / 2
-    return x - mean, y - mean
+    return x - mean[None], y - mean[None]
 
 
 def _checked(caller: str, x: Sample, y: Sample) -> tuple[Array, Array]:

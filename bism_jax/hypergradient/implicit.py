@@ -16,6 +16,7 @@ from bism_jax import checks
 from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, prepare
 from bism_jax.hypergradient.stop_gradient import solve_without_gradient
+from bism_jax.jax_switches import standard_promotion
 
 
 class AdjointSolution(NamedTuple):
@@ -118,10 +119,12 @@ class Implicit:
     ) -> AdjointSolution:
         """Solves (H + damping I) w = cotangent at (phi, theta, input_k) and reports the residual."""
         gradient = jax.grad(problem.loss_fn)
+        cotangent = _in_widest_precision(cotangent)
 
         def product(vector: PyTree) -> PyTree:
-            hessian_vector = jax.jvp(lambda p: gradient(p, theta, input_k), (phi,), (vector,))[1]
-            return _add_scaled(problem.mean(hessian_vector), self.damping, vector)
+            tangent = _cast_like(vector, phi)
+            hessian_vector = jax.jvp(lambda p: gradient(p, theta, input_k), (phi,), (tangent,))[1]
+            return _add_scaled(_cast_like(problem.mean(hessian_vector), vector), self.damping, vector)
 
         if self.solver == "cg":
             adjoint, _ = cg(product, cotangent, tol=0.0, maxiter=self.solver_steps)
@@ -129,7 +132,7 @@ class Implicit:
             adjoint = self._neumann(product, cotangent)
         error = _norm(_add_scaled(product(adjoint), -1.0, cotangent))
         scale = _norm(cotangent)
-        return AdjointSolution(adjoint, error / jnp.where(scale == 0, 1, scale))
+        return AdjointSolution(_cast_like(adjoint, phi), error / jnp.where(scale == 0, 1, scale))
 
     def _neumann(self, product: Any, cotangent: PyTree) -> PyTree:
         def add_term(carry: tuple[PyTree, PyTree], _: None) -> tuple[tuple[PyTree, PyTree], None]:
@@ -138,7 +141,10 @@ class Implicit:
             return (term, _add_scaled(total, 1.0, term)), None
 
         start = (cotangent, cotangent)
-        (_, total), _ = jax.lax.scan(add_term, start, None, length=self.solver_steps - 1)
+        if self.solver_steps == 1:  # without jit, JAX has no loop of no steps
+            total = cotangent
+        else:
+            (_, total), _ = jax.lax.scan(add_term, start, None, length=self.solver_steps - 1)
         return jax.tree.map(lambda leaf: self.step_size * leaf, total)
 
     def _pull_back(
@@ -157,7 +163,7 @@ class Implicit:
 
 def _check_stationary(optimizer: optax.GradientTransformation, phi: PyTree) -> None:
     """Raises ValueError where an optimiser moves parameters that have no gradient."""
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"), standard_promotion():
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), phi)
         zeros = jax.tree.map(jnp.zeros_like, ones)
         updates, _ = optimizer.update(zeros, optimizer.init(ones), ones)
@@ -181,6 +187,16 @@ def _report(residual: Float[Array, ""], tolerance: float) -> None:
             )
 
     jax.debug.callback(warn, jax.lax.stop_gradient(residual))
+
+
+def _in_widest_precision(tree: PyTree) -> PyTree:
+    """The leaves in the precision of the widest: a step of a linear solver mixes them in its scalars."""
+    widest = jnp.result_type(*(jnp.finfo(leaf.dtype).dtype for leaf in jax.tree.leaves(tree)))
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, widest)), tree)
+
+
+def _cast_like(tree: PyTree, like: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, other: leaf.astype(other.dtype), tree, like)
 
 
 def _add_scaled(tree: PyTree, scale: float, other: PyTree) -> PyTree:

@@ -11,7 +11,8 @@ import optax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
-from bism_jax.jaxprs import PLAIN_CALLS, bodies, dependent_equations
+from bism_jax.jax_switches import standard_promotion
+from bism_jax.jaxprs import PLAIN_CALLS, aval_of, bodies, dependent_equations
 
 # What may have been added to a leaf of the state, by whichever branch; None where it is something else.
 Increments = frozenset[int] | None
@@ -76,7 +77,8 @@ def trace_update(
         return leaves
 
     try:
-        closed = jax.make_jaxpr(update)(grads, state, params)
+        with standard_promotion():
+            closed = jax.make_jaxpr(update)(grads, state, params)
     except Exception as error:
         raise ValueError(
             "optimizer cannot update from a gradient, its state and the parameters alone: "
@@ -124,8 +126,9 @@ def _origins(jaxpr: Jaxpr, inputs: Sequence[_Origin]) -> list[_Origin]:
 
 
 def _origin_of_literal(atom: Literal) -> _Origin:
-    is_integer = jnp.issubdtype(atom.aval.dtype, jnp.integer) and atom.aval.shape == ()
-    return frozenset({(_SATURATED, 1)}) if is_integer and atom.val == jnp.iinfo(atom.aval.dtype).max else None
+    aval = aval_of(atom)
+    is_integer = jnp.issubdtype(aval.dtype, jnp.integer) and aval.shape == ()
+    return frozenset({(_SATURATED, 1)}) if is_integer and atom.val == jnp.iinfo(aval.dtype).max else None
 
 
 def _through_equation(eqn: JaxprEqn, operands: list[_Origin]) -> list[_Origin]:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
+from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import contains_primitive, count_equations, dependent_equations, is_used
 
 _MAX_UNROLLED_STEPS = 8
@@ -95,8 +96,9 @@ def make_step(problem: LowerProblem, gradient_fn: LowerGradient, theta: PyTree) 
     # Adam, 4 arrays of the size of phi a step instead of more than 6.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def update(grads: PyTree, opt_state: PyTree, phi: PyTree) -> Carry:
-        updates, opt_state = problem.optimizer.update(grads, opt_state, phi)
-        return optax.apply_updates(phi, updates), opt_state
+        with standard_promotion():
+            updates, opt_state = problem.optimizer.update(grads, opt_state, phi)
+            return optax.apply_updates(phi, updates), opt_state
 
     def step(carry: Carry, input_k: Any) -> tuple[Carry, Float[Array, ""]]:
         phi, opt_state = carry
@@ -141,17 +143,20 @@ def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) 
     jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
     checks.scalar_loss("loss_fn", shape)
     _check_averages(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
-    constants = dict(enumerate(jaxpr.consts))
-    traced = {index: value for index, value in constants.items() if isinstance(value, jax.core.Tracer)}
+    # Each tracer in one place only: what `hoisted` held of them would outlive their trace.
+    traced = {index: value for index, value in enumerate(jaxpr.consts) if isinstance(value, jax.core.Tracer)}
+    constants = [None if index in traced else value for index, value in enumerate(jaxpr.consts)]
     leaves = jax.tree.leaves(theta)
+    num_leaves, body = len(leaves), jaxpr.jaxpr
     invars = jaxpr.jaxpr.invars[len(jax.tree.leaves(phi)) :]
     used = {index: leaf for index, leaf in enumerate(leaves) if is_used(jaxpr.jaxpr, invars[index])}
 
     def hoisted(phi: PyTree, used_and_traced: PyTree, input_k: PyTree) -> Float[Array, ""]:
         used, traced = used_and_traced
-        theta_leaves = [used.get(index) for index in range(len(leaves))]
+        theta_leaves = [used.get(index) for index in range(num_leaves)]
         args = (*jax.tree.leaves(phi), *theta_leaves, *jax.tree.leaves(input_k))
-        return jax.core.eval_jaxpr(jaxpr.jaxpr, list({**constants, **traced}.values()), *args)[0]
+        values = [traced.get(index, value) for index, value in enumerate(constants)]
+        return jax.core.eval_jaxpr(body, values, *args)[0]
 
     return hoisted, (used, traced)
 
@@ -197,3 +202,8 @@ def solution(carry: Carry, losses: Float[Array, " num_steps"]) -> LowerSolution:
     """The result of the last step, with the auxiliary parts cut off from differentiation."""
     phi, opt_state = carry
     return LowerSolution(phi, jax.lax.stop_gradient(opt_state), losses)
+
+
+def no_losses(phi: PyTree) -> Float[Array, "0"]:
+    """The losses of no steps, in the dtype of phi."""
+    return jnp.zeros(0, jax.tree.leaves(phi)[0].dtype)

@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
 from bism_jax.hypergradient.update_facts import COUNTER, UNKNOWN, ZERO, Fact, fact_of_result, fact_of_value
-from bism_jax.jaxprs import PLAIN_CALLS, bodies, dependent_equations, is_inexact
+from bism_jax.jaxprs import PLAIN_CALLS, aval_of, bodies, dependent_equations, is_inexact
 
 # Primitives with points where their derivative is not finite, and where those are.
 _SINGULAR: dict[str, Callable[..., Any]] = {
@@ -61,7 +61,7 @@ def make_differentiable(
     _check_loops(trace)
     evaluation = _Evaluation()
     results: list[_Known] = []
-    shapes = [jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype) for var in trace.jaxpr.invars]
+    shapes = [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in trace.jaxpr.invars]
     jax.eval_shape(lambda leaves: results.extend(evaluation.of_update(trace, leaves)), shapes)
     if evaluation.num_guarded == 0:
         return optimizer
@@ -218,7 +218,7 @@ def _fact_of_state(leaf: Any) -> Fact:
 
 def _is_singular(eqn: JaxprEqn, facts: Sequence[Fact]) -> bool:
     name = eqn.primitive.name
-    if name not in _SINGULAR or not all(jnp.issubdtype(var.aval.dtype, jnp.floating) for var in eqn.outvars):
+    if name not in _SINGULAR or not all(jnp.issubdtype(aval_of(v).dtype, jnp.floating) for v in eqn.outvars):
         return False
     if name == "mul":
         return not all(fact.is_finite for fact in facts)

@@ -5,11 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from bism_jax import checks
-from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, make_step, prepare, run, solution
+from bism_jax.hypergradient.problem import (
+    LowerProblem,
+    LowerSolution,
+    make_step,
+    no_losses,
+    prepare,
+    run,
+    solution,
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class StopGradient:
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
         if self.num_steps == 0:
-            return jax.lax.stop_gradient(solution((phi, opt_state), jnp.zeros(0)))
+            return jax.lax.stop_gradient(solution((phi, opt_state), no_losses(phi)))
         constants = jax.lax.stop_gradient((phi, theta, inputs, opt_state))
         return jax.lax.stop_gradient(solve_without_gradient(problem, self.num_steps, *constants))
 

@@ -76,6 +76,6 @@ class Truncated:
         # What no step changes, such as an injected learning rate, acts in the tail as theta does.
         leaves, structure = jax.tree.flatten(head.opt_state)
         constants = zip(leaves, jax.tree.leaves(opt_state), passed_on(update), strict=True)
-        tail_state = structure.unflatten([given if same else carried for carried, given, same in constants])
+        tail_state = jax.tree.unflatten(structure, [new if same else old for old, new, same in constants])
         result = tail.solve(problem, head.phi, theta, tail_inputs, tail_state)
         return result._replace(losses=jnp.concatenate([head.losses, result.losses]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from bism_jax.hypergradient.problem import (
     StepFn,
     first_input,
     make_step,
+    no_losses,
     prepare,
     run,
     solution,
@@ -93,7 +95,7 @@ class Unrolled:
             problem, self.num_steps, phi, theta, inputs, opt_state
         )
         if self.num_steps == 0:
-            return solution((phi, opt_state), jnp.zeros(0))
+            return solution((phi, opt_state), no_losses(phi))
         problem = replace(problem, optimizer=make_differentiable(problem.optimizer, update, opt_state, phi))
         gradient_fn = lower_gradient(
             problem.loss_fn,
@@ -121,21 +123,19 @@ def _run_segments(
     count, remainder = divmod(num_steps, length)
     split = count * length
 
-    def segment(carry: Carry, inputs: PyTree, length: int) -> tuple[Carry, Float[Array, " length"]]:
-        return run(step, carry, inputs, length, unroll=False)
+    def segment_of(length: int) -> Callable[[Carry, PyTree], tuple[Carry, Float[Array, " length"]]]:
+        def segment(carry: Carry, inputs: PyTree) -> tuple[Carry, Float[Array, " length"]]:
+            return run(step, carry, inputs, length, unroll=False)
 
-    # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs.
-    checkpointed = jax.checkpoint(segment, static_argnums=2, prevent_cse=False)
+        # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs. With
+        # a static argument in the place of the closure, JAX would keep `step` and its tracers in a cache.
+        return jax.checkpoint(segment, prevent_cse=False)
+
     stacked = jax.tree.map(lambda leaf: leaf[:split].reshape(count, length, *leaf.shape[1:]), inputs)
-    carry, losses = jax.lax.scan(
-        lambda carry, segment_inputs: checkpointed(carry, segment_inputs, length),
-        carry,
-        stacked,
-        length=count,
-    )
+    carry, losses = jax.lax.scan(segment_of(length), carry, stacked, length=count)
     losses = losses.reshape(split)
     if remainder:
         rest = jax.tree.map(lambda leaf: leaf[split:], inputs)
-        carry, rest_losses = checkpointed(carry, rest, remainder)
+        carry, rest_losses = segment_of(remainder)(carry, rest)
         losses = jnp.concatenate([losses, rest_losses])
     return carry, losses

@@ -13,6 +13,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jax.extend.core import JaxprEqn
 
+from bism_jax.jaxprs import aval_of
+
 Kind = Literal["zero", "positive", "nonzero", "unknown"]
 
 
@@ -97,7 +99,7 @@ def fact_of_result(eqn: JaxprEqn, operands: Sequence[Fact], is_singular: bool) -
 
 def _value(eqn: JaxprEqn, operands: Sequence[Fact]) -> Any:
     values = [operand.value for operand in operands]
-    if eqn.outvars[0].aval.shape != () or any(value is None for value in values):
+    if aval_of(eqn.outvars[0]).shape != () or any(value is None for value in values):
         return None
     name = eqn.primitive.name
     if name in _UNCHANGED_SCALARS:

@@ -16,6 +16,7 @@ from bism_jax.methods.iteration_counts import counts_updates
 from bism_jax.methods.nce import NCE, NCEInfo, NCEState
 from bism_jax.methods.optimizers import Optimizers, paper_adam
 from bism_jax.methods.persistent_vi import PersistentVI, PersistentVIState, Variational
+from bism_jax.methods.pickling import picklable
 from bism_jax.methods.score_matching import ScoreMatching
 from bism_jax.methods.states import EnergyInfo, EnergyState, LatentInfo, LatentState
 from bism_jax.methods.vages import LangevinRefinement, VaGES, VaGESNoise
@@ -65,5 +66,6 @@ __all__ = [
     "Variational",
     "counts_updates",
     "paper_adam",
+    "picklable",
     "supported_methods",
 ]

@@ -19,17 +19,20 @@ from bism_jax.methods.iteration_counts import count_iterations
 from bism_jax.methods.model_checks import check_free_energy
 from bism_jax.methods.optimizers import Optimizers, apply_gradient
 from bism_jax.methods.parameters import given_params, init_free_energy, init_module
+from bism_jax.methods.pickling import PicklableMethod, picklable
 from bism_jax.methods.states import LatentInfo, LatentState
 from bism_jax.models import Model, as_model
+from bism_jax.objectives import draw_latents
 from bism_jax.typing import Algorithm, Params
 
 _DEFAULT_OPTIMIZERS = Optimizers(
-    optax.adam(1e-4, b1=0.0, b2=0.9, eps_root=1e-16), optax.adam(3e-4, b1=0.0, b2=0.9, eps_root=1e-16)
+    picklable(optax.adam, 1e-4, b1=0.0, b2=0.9, eps_root=1e-16),
+    picklable(optax.adam, 3e-4, b1=0.0, b2=0.9, eps_root=1e-16),
 )
 
 
 @dataclass(frozen=True)
-class BiDVL:
+class BiDVL(PicklableMethod):
     """Learns p(v; theta) = exp(-E(v; theta)) / Z together with an encoder q(h | v) and a decoder g(h).
 
         higher level:  min_theta  mean_data E(v) - mean_h E(g(h)),   h ~ N(0, I)
@@ -138,7 +141,7 @@ class BiDVL:
             return theta, CodecParams(*phi)
         theta_key, encoder_key, sample_key, decoder_key = jax.random.split(rng_key, 4)
         encoder_params = init_module(encoder, "posterior_fn", encoder_key, batch)
-        h = encoder.apply(encoder_params, batch).sample(sample_key)
+        h = draw_latents(encoder.apply(encoder_params, batch), sample_key)
         decoder_params = init_module(decoder, "decoder", decoder_key, h)
         theta = init_free_energy(marginal, theta_key, batch, None)
         return theta, CodecParams(encoder_params, decoder_params)

@@ -130,7 +130,7 @@ class BilevelProblem:
         """What the lower-level loss needs of the batch and its noise."""
         return LowerInput(
             self.objective.perturb(v, noise.visible),
-            self.objective.lower_weight(noise.visible),
+            jnp.asarray(self.objective.lower_weight(noise.visible), v.dtype),
             noise.latent,
         )
 

@@ -21,6 +21,7 @@ from bism_jax.methods.iteration_counts import count_iterations
 from bism_jax.methods.model_checks import check_latent_model, check_moving_latents
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.methods.states import LatentInfo, LatentState
 from bism_jax.models import as_model, factor
 from bism_jax.objectives import DSM, KL, Divergence, Objective
@@ -41,7 +42,7 @@ class BiSMNoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BiSM:
+class BiSM(PicklableMethod):
     """Bi-level score matching for p(v, h) = exp(-E(v, h; theta)) / Z with an intractable posterior.
 
         min_theta J(theta, phi*(theta)),   phi*(theta) = argmin_phi G(phi, theta)
@@ -195,8 +196,8 @@ class BiSM:
             kept.opt_state,
             state.iteration + 1,
         )
-        lower_loss = jnp.concatenate([first.losses, unrolled.losses])[-1]
-        return new_state, LatentInfo(loss, lower_loss, optax.tree.norm(grads))
+        last = unrolled if self.hypergradient.num_steps else first
+        return new_state, LatentInfo(loss, last.losses[-1], optax.tree.norm(grads))
 
     def _solve_lower_level(
         self,

@@ -15,6 +15,7 @@ from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.methods.states import EnergyInfo, EnergyState
 from bism_jax.typing import Algorithm, Params
 
@@ -22,7 +23,7 @@ _DEFAULT_OPTIMIZER = paper_adam()
 
 
 @dataclass(frozen=True)
-class ContrastiveDivergence:
+class ContrastiveDivergence(PicklableMethod):
     """CD-k: chains that start at the data stand in for samples of the model.
 
         gradient = mean_data grad_theta E - mean_chains grad_theta E
@@ -95,7 +96,7 @@ class PersistentState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PersistentContrastiveDivergence:
+class PersistentContrastiveDivergence(PicklableMethod):
     """PCD-k: as `ContrastiveDivergence`, with chains that go on from where the last iteration left them.
 
     They start at the first batch. (Younes, 1999; Tieleman, ICML 2008.) On several devices each runs all

@@ -82,7 +82,7 @@ class UniformBinary:
 
         def draw_noise(rng_key: Key[Array, ""], v: Array) -> Float[Array, "particles batch hidden"]:
             shape = (self.num_particles, v.shape[0], self.num_hidden)
-            return jax.random.bernoulli(rng_key, shape=shape).astype(v.dtype)
+            return jax.random.bernoulli(rng_key, jnp.asarray(0.5, v.dtype), shape).astype(v.dtype)
 
         def apply(theta: Params, v: Array, h: Float[Array, "particles batch hidden"]) -> Array:
             energies = jax.vmap(energy.apply, in_axes=(None, None, 0))(theta, v, h)

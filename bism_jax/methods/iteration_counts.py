@@ -88,7 +88,7 @@ def count_iterations(
             iteration.astype(leaf.dtype) if schedule else leaf
             for leaf, schedule in zip(leaves, is_schedule, strict=True)
         ]
-        return optimizer.update(updates, structure.unflatten(counted), params)
+        return optimizer.update(updates, jax.tree.unflatten(structure, counted), params)
 
     return optax.GradientTransformation(optimizer.init, update) if any(is_schedule) else optimizer
 

@@ -129,16 +129,12 @@ def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
 
 def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
-    traced: list[Any] = []
-    _trace(name, lambda phi, v: traced.append(posterior.apply(phi, v)), phi, batch)
-    distribution = traced[0]
-    for attribute in ("sample", "log_prob"):
-        if not hasattr(distribution, attribute):
-            raise ValueError(
-                f"{name} returns {type(distribution).__name__}, which lacks {attribute}(); return a numpyro "
-                "distribution, or anything with sample(key, sample_shape) and log_prob(h)."
-            )
-    batch_shape = getattr(distribution, "batch_shape", (batch_size,))
+    kind, missing, batch_shape = _outline(name, posterior, phi, batch)
+    if missing:
+        raise ValueError(
+            f"{name} returns {kind}, which lacks {missing[0]}(); return a numpyro distribution, or anything "
+            "with sample(key, sample_shape) and log_prob(h)."
+        )
     if batch_shape != (batch_size,):
         raise ValueError(
             f"{name} has batch shape {batch_shape} on a batch of {batch_size} rows; it must be "
@@ -177,6 +173,22 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     if not _is_traced(phi):
         _check_noise(name, lambda v, seed: sample(phi, v, seed).h, batch)
     return h
+
+
+def _outline(
+    name: str, posterior: Model, phi: Params, batch: Array
+) -> tuple[str, list[str], tuple[int, ...]]:
+    """The type of the distribution, what it lacks, and its batch shape: nothing that is traced."""
+    outlines: list[tuple[str, list[str], tuple[int, ...]]] = []
+
+    def outline(phi: Params, v: Array) -> None:
+        found = posterior.apply(phi, v)
+        missing = [attribute for attribute in ("sample", "log_prob") if not hasattr(found, attribute)]
+        batch_shape = getattr(found, "batch_shape", batch.shape[:1])
+        outlines.append((type(found).__name__, missing, batch_shape))
+
+    _trace(name, outline, phi, batch)
+    return outlines[0]
 
 
 def _trace(name: str, fn: Callable[..., Any], *args: Any) -> Any:

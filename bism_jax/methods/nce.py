@@ -22,6 +22,7 @@ from bism_jax.methods.noise_contrast import (
     noise_for,
 )
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.typing import Algorithm, Params
 
 _DEFAULT_OPTIMIZER = paper_adam()
@@ -58,7 +59,7 @@ class NCEInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NCE:
+class NCE(PicklableMethod):
     """Noise-contrastive estimation of a free energy and its log-partition.
 
         min_{theta, c} mean_data softplus(log nu - G) + nu mean_noise softplus(G - log nu)

@@ -29,7 +29,10 @@ def draw_noise(
 ) -> Noise:
     """Nu noise points for each row of the batch."""
     num_rows = shard.global_batch(batch).shape[0]
-    noise = noise_for(distribution, batch).sample(rng_key, (noise_ratio, num_rows)).astype(batch.dtype)
+    if distribution is None:
+        noise = jax.random.normal(rng_key, (noise_ratio, num_rows, *batch.shape[1:]), batch.dtype)
+    else:
+        noise = distribution.sample(rng_key, (noise_ratio, num_rows)).astype(batch.dtype)
     return shard.rows(noise, 1, batch.shape[0])
 
 

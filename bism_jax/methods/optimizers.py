@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 import optax
 from jaxtyping import PyTree
 
+from bism_jax.jax_switches import standard_promotion
+from bism_jax.methods.pickling import picklable
+
 
 class Optimizers(NamedTuple):
     """Optax transformations of the two levels; clipping and weight decay are chained in here.
@@ -29,10 +32,10 @@ def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
     Args:
         learning_rate: a number or an optax schedule.
     """
-    return optax.adam(learning_rate, b1=0.9, b2=0.95, eps=1e-8, eps_root=1e-16)
+    return picklable(optax.adam, learning_rate, b1=0.9, b2=0.95, eps=1e-8, eps_root=1e-16)
 
 
-# One value, since two transformations that are built alike compare unequal and jit would retrace.
+# Values that pickle; optax.adam(...) would not, and two of it compare unequal, so that jit would retrace.
 DEFAULT_OPTIMIZERS = Optimizers(paper_adam(), paper_adam())
 
 
@@ -40,5 +43,6 @@ def apply_gradient(
     optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
     """One step of an optimiser: the new parameters and its new state."""
-    updates, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), opt_state
+    with standard_promotion():
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state

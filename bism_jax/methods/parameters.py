@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax.jaxprs import is_within_jit
 from bism_jax.models import Model
+from bism_jax.objectives import draw_latents
 from bism_jax.precision import as_working
 from bism_jax.typing import Params
 
@@ -30,7 +31,7 @@ def init_latent_model(
         return given_params(init_params)
     phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
     phi = init_module(posterior, "posterior_fn", phi_key, batch)
-    h = jax.jit(lambda phi, key, v: posterior.apply(phi, v).sample(key))(phi, sample_key, batch)
+    h = jax.jit(lambda phi, key, v: draw_latents(posterior.apply(phi, v), key))(phi, sample_key, batch)
     return init_module(
         energy, "energy_fn", theta_key, batch, h, origin=", the latter drawn from posterior_fn"
     ), phi

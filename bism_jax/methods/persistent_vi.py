@@ -15,6 +15,7 @@ from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.methods.states import EnergyInfo
 from bism_jax.methods.weight_priors import GaussianPrior, Prior
 from bism_jax.typing import Algorithm, Params
@@ -54,7 +55,7 @@ class PersistentVIState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PersistentVI:
+class PersistentVI(PicklableMethod):
     """Bayesian learning of an undirected model: q(x) = N(mu, diag s^2) over its parameters theta(x).
 
         max_{mu, s} E_q[log p(D | theta) + log p(x)] + H[q],   x = mu + s xi

@@ -16,6 +16,7 @@ from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.data_checks import check_batch
 from bism_jax.methods.free_energy import UniformBinary, exact_free_energy
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.methods.states import EnergyInfo, EnergyState
 from bism_jax.objectives import DSM, Objective, marginal_score
 from bism_jax.typing import Algorithm, Params
@@ -24,7 +25,7 @@ _DEFAULT_OPTIMIZER = paper_adam()
 
 
 @dataclass(frozen=True)
-class ScoreMatching:
+class ScoreMatching(PicklableMethod):
     """Score matching of a marginal density p(v) = exp(-F(v; theta)) / Z.
 
         min_theta mean_b F(-grad_v F(v_b; theta), noise_b, v_b)

@@ -21,6 +21,7 @@ from bism_jax.methods.lower_level import fit_posterior
 from bism_jax.methods.model_checks import check_latent_model
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.methods.states import LatentInfo, LatentState
 from bism_jax.models import as_model
 from bism_jax.objectives import (
@@ -69,7 +70,7 @@ class VaGESNoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class VaGES:
+class VaGES(PicklableMethod):
     """Score matching with variational estimates of the score and of its gradient; nothing is unrolled.
 
         s(v) = mean_h grad_v [-E(v, h)],   h ~ q(h | v; phi)
@@ -201,7 +202,7 @@ class VaGES:
             return jax.jvp(lambda points: log_joint(points, sample), (points,), (residual,))
 
         log_joints, slopes = jax.vmap(directional)(second)
-        centred = jax.lax.stop_gradient(slopes - slopes.mean(axis=0))
+        centred = jax.lax.stop_gradient(slopes - slopes.mean(axis=0, keepdims=True))
         divisor = self.num_particles - (not self.biased_covariance)
         covariance = (log_joints * centred).sum(axis=0) / divisor
         return jnp.mean(slopes.mean(axis=0) + covariance), loss

@@ -27,6 +27,7 @@ from bism_jax.methods.noise_contrast import (
 )
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
+from bism_jax.methods.pickling import PicklableMethod
 from bism_jax.models import as_model
 from bism_jax.objectives import KL, SM, latent_log_prob, map_particles, sample_latents
 from bism_jax.typing import Algorithm, Noise, Params
@@ -83,7 +84,7 @@ class VNCENoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class VNCE:
+class VNCE(PicklableMethod):
     """Variational noise-contrastive estimation of an energy with latents and its log-partition.
 
         min_{theta, c} mean_data softplus(log nu - G(v, h)) + nu mean_noise softplus(G_P(y) - log nu)

@@ -40,7 +40,7 @@ class ConvDecoder(nn.Module):
         """`[B, latent] -> [B, *image_shape]`."""
         height, width = (size // 2 ** len(self.widths) for size in self.image_shape[:2])
         start = (height, width, self.widths[0])
-        x = dense(math.prod(start), h.shape[-1])(h).reshape(h.shape[0], *start)
+        x = dense(h, math.prod(start)).reshape(h.shape[0], *start)
         for channels in (*self.widths[1:], self.image_shape[2]):
             x = jax.nn.leaky_relu(x, 0.2).repeat(2, axis=1).repeat(2, axis=2)
             x = Conv(channels)(x)

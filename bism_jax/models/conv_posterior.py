@@ -53,5 +53,5 @@ class ConvGaussianPosterior(nn.Module):
         if v.ndim != 4:
             raise ValueError(f"v has shape {v.shape}; it must be [batch, height, width, colours].")
         x = ConvEncoder(self.widths)(v)
-        mean, log_std = (dense(self.num_hidden, x.shape[-1], name)(x) for name in ("mean", "log_std"))
+        mean, log_std = (dense(x, self.num_hidden, name) for name in ("mean", "log_std"))
         return DiagonalGaussian(mean, jnp.exp(log_std))

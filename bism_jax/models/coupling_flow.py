@@ -54,14 +54,11 @@ class CouplingFlow:
     num_layers: int
     width: int
 
-    def init(self, rng_key: Key[Array, ""]) -> Params:
+    def init(self, rng_key: Key[Array, ""], dtype: Any) -> Params:
         """The perceptrons' weights by name, each with a leading axis of layers, drawn as Flax draws them."""
-        shapes = {
-            name: leaf.shape
-            for name, leaf in _named_arrays(_conditioners(_structure(self, jnp.result_type(float))))
-        }
-        keys = jax.random.split(rng_key, len(shapes))
-        return {name: _draw(key, shapes[name]) for key, name in zip(keys, shapes, strict=True)}
+        arrays = _named_arrays(_conditioners(_structure(self, dtype)))
+        keys = jax.random.split(rng_key, len(arrays))
+        return {name: _draw(key, leaf.shape, dtype) for key, (name, leaf) in zip(keys, arrays, strict=True)}
 
     def transform(
         self, params: Params, noise: Float[Array, "*batch latent"], context: Float[Array, "*batch context"]
@@ -75,12 +72,13 @@ class CouplingFlow:
     ) -> tuple[Float[Array, "*batch latent"], Float[Array, "*batch"]]:
         """The noise of h, and log |det d noise / d h|."""
         inverse = self._bijection(params).inverse_and_log_det
-        return jnp.vectorize(inverse, signature="(m),(d)->(m),()")(h, context)
+        noise, log_det = jnp.vectorize(inverse, signature="(m),(d)->(m),()")(h, context)
+        return noise, log_det.astype(noise.dtype)  # flowjax sums it in JAX's default dtype
 
     def _bijection(self, params: Params) -> Any:
         import equinox as eqx
 
-        structure = _structure(self, jnp.result_type(float))
+        structure = _structure(self, jnp.result_type(*params.values()))
         conditioners = jax.tree_util.tree_map_with_path(
             lambda path, leaf: params[_name(path)] if isinstance(leaf, jax.Array) else leaf,
             _conditioners(structure),
@@ -106,10 +104,10 @@ def _structure(flow: CouplingFlow, dtype: Any) -> Any:
             nn_activation=jax.nn.silu,
         )
 
-    with _unchecked():
+    with _unchecked(dtype):
         affine = eqx.tree_at(lambda affine: affine.scale, Affine(), _scale())
         permutations = eqx.filter_vmap(Permute)(_orders(flow))
-    with jax.ensure_compile_time_eval():
+    with jax.ensure_compile_time_eval(), _in_dtype(dtype):
         couplings = eqx.filter_vmap(coupling, axis_size=flow.num_layers)()
     return Scan(Chain([couplings, permutations]))
 
@@ -122,14 +120,19 @@ def _scale() -> Any:
     return Parameterize(lambda s: jax.nn.softplus(s) + _MIN_SCALE, inv_softplus(1 - _MIN_SCALE))
 
 
+def _in_dtype(dtype: Any) -> contextlib.AbstractContextManager[None]:
+    """What flowjax builds is in JAX's default dtype, in part out of reach in closures."""
+    return jax.enable_x64(bool(dtype == jnp.float64))
+
+
 @contextlib.contextmanager
-def _unchecked() -> Iterator[None]:
+def _unchecked(dtype: Any) -> Iterator[None]:
     """Builds constants of flowjax at once, also in a trace.
 
     flowjax checks their values in a compiled function, by a callback, which `ensure_compile_time_eval`
     would run although nothing is wrong with them.
     """
-    with jax.ensure_compile_time_eval(), jax.disable_jit():
+    with jax.ensure_compile_time_eval(), jax.disable_jit(), _in_dtype(dtype):
         yield
 
 
@@ -149,10 +152,10 @@ def _named_arrays(tree: Any) -> list[tuple[str, Array]]:
     return [(_name(path), leaf) for path, leaf in leaves if isinstance(leaf, jax.Array)]
 
 
-def _draw(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
+def _draw(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
     """A kernel `[layers, outputs, inputs]`, or biases `[layers, outputs]` of zero."""
     kernel_init = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=0)
-    return kernel_init(key, shape) if len(shape) == 3 else jnp.zeros(shape)
+    return kernel_init(key, shape, dtype) if len(shape) == 3 else jnp.zeros(shape, dtype)
 
 
 def _name(path: Any) -> str:

@@ -12,6 +12,7 @@ from numpyro.distributions import constraints
 from bism_jax import checks
 from bism_jax.models.coupling_flow import CouplingFlow, require_flowjax
 from bism_jax.models.mlp import MLP
+from bism_jax.models.parameter_dtype import parameter_dtype
 from bism_jax.typing import Params
 
 
@@ -119,7 +120,7 @@ class FlowPosterior(nn.Module):
         """The posterior of each row, with batch shape `(B,)` and event shape `(num_hidden,)`."""
         context = self._context(v)
         flow = CouplingFlow(self.num_hidden, context.shape[-1], self.num_layers, self.width)
-        return ConditionalFlow(flow, self.param("flow", flow.init), context)
+        return ConditionalFlow(flow, self.param("flow", flow.init, context.dtype), context)
 
     def _context(self, v: Float[Array, "batch *visible"]) -> Float[Array, "batch context"]:
         if self.encoder is None:
@@ -131,4 +132,4 @@ class FlowPosterior(nn.Module):
                 f"encoder returns {returned} for v of shape {v.shape}; it must return [batch, context]: "
                 "flatten its output."
             )
-        return context.astype(jnp.result_type(float))
+        return context.astype(parameter_dtype(v))

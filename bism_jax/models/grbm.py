@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.models.parameter_dtype import parameter_dtype
 from bism_jax.typing import Params
 
 _MAX_ENUMERATED = 20
@@ -57,21 +58,20 @@ class GRBM(nn.Module):
         self, rng_key: Key[Array, ""], v: Float[Array, "batch visible"]
     ) -> Float[Array, "batch hidden"]:
         """Draws h ~ p(h | v)."""
-        return self.posterior(v).sample(rng_key).astype(v.dtype)
+        return jax.random.bernoulli(rng_key, jax.nn.sigmoid(self._hidden_field(v))).astype(v.dtype)
 
     def sample_v(
         self, rng_key: Key[Array, ""], h: Float[Array, "batch hidden"]
     ) -> Float[Array, "batch visible"]:
         """Draws v ~ p(v | h) = N(b + e^{2s} W h, e^{2s})."""
         log_std = self._parameter("log_std")
-        return self.mean_v(h) + jnp.exp(log_std) * jax.random.normal(
-            rng_key, (h.shape[0], log_std.shape[0]), h.dtype
-        )
+        noise = jax.random.normal(rng_key, (h.shape[0], log_std.shape[0]), h.dtype)
+        return self.mean_v(h) + jnp.exp(log_std)[None] * noise
 
     def mean_v(self, h: Float[Array, "batch hidden"]) -> Float[Array, "batch visible"]:
         """E[v | h] = b + e^{2s} W h."""
         variance = jnp.exp(2 * self._parameter("log_std"))
-        return self._parameter("b") + variance * (h @ self._parameter("W").T)
+        return self._parameter("b")[None] + variance[None] * (h @ self._parameter("W").T)
 
     def log_partition(self) -> Float[Array, ""]:
         """The log partition function, exactly.
@@ -93,7 +93,7 @@ class GRBM(nn.Module):
         scaled = weights * jnp.exp(log_std)[:, None]
 
         def log_weight(states: Array) -> Array:
-            bits = (states[:, None] >> jnp.arange(self.num_hidden)) & 1
+            bits = (states[:, None] >> jnp.arange(self.num_hidden)[None]) & 1
             h = bits.astype(weights.dtype)
             return h @ (c + b @ weights) + 0.5 * ((h @ scaled.T) ** 2).sum(axis=-1)
 
@@ -115,32 +115,34 @@ class GRBM(nn.Module):
     def sample_base(self, rng_key: Key[Array, ""], num_samples: int) -> Float[Array, "samples visible"]:
         """Draws v of the model where beta = 0, v ~ N(b, e^{2s})."""
         b, log_std = self._parameter("b"), self._parameter("log_std")
-        return b + jnp.exp(log_std) * jax.random.normal(rng_key, (num_samples, b.shape[0]), b.dtype)
+        noise = jax.random.normal(rng_key, (num_samples, b.shape[0]), b.dtype)
+        return b[None] + jnp.exp(log_std)[None] * noise
 
     @nn.compact
-    def _parameters(self, num_visible: int) -> dict[str, Array]:
+    def _parameters(self, v: Float[Array, "batch visible"]) -> dict[str, Array]:
+        num_visible, dtype = _num_visible(v), parameter_dtype(v)
         limit = 1 / math.sqrt(self.num_hidden)
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+            return jax.random.uniform(key, shape, dtype, -limit, limit)
 
         return {
             "W": self.param("W", uniform, (num_visible, self.num_hidden)),
             "b": self.param("b", uniform, (num_visible,)),
             "c": self.param("c", uniform, (self.num_hidden,)),
-            "log_std": self.param("log_std", nn.initializers.zeros, (num_visible,)),
+            "log_std": self.param("log_std", nn.initializers.zeros, (num_visible,), dtype),
         }
 
     def _parameter(self, name: str) -> Any:
         return self.get_variable("params", name)
 
     def _quadratic(self, v: Float[Array, "batch visible"]) -> Float[Array, " batch"]:
-        params = self._parameters(_num_visible(v))
-        return 0.5 * ((v - params["b"]) ** 2 * jnp.exp(-2 * params["log_std"])).sum(axis=-1)
+        params = self._parameters(v)
+        return 0.5 * ((v - params["b"][None]) ** 2 * jnp.exp(-2 * params["log_std"])[None]).sum(axis=-1)
 
     def _hidden_field(self, v: Float[Array, "batch visible"]) -> Float[Array, "batch hidden"]:
-        params = self._parameters(_num_visible(v))
-        return params["c"] + v @ params["W"]
+        params = self._parameters(v)
+        return params["c"][None] + v @ params["W"]
 
 
 def _num_visible(v: Array) -> int:

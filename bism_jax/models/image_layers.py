@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from bism_jax.models.parameter_dtype import parameter_dtype
+
 _POWER_ITERATIONS = 8
 _CACHED_BYTES = 2**18
 
@@ -47,15 +49,15 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.channels)
         fan_in = self.size**2 * x.shape[-1]
         dtype = self.dtype or x.dtype
-        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, jnp.result_type(float))
+        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, parameter_dtype(x))
         if self.spectral_norm:
             kernel = kernel / largest_singular_value(kernel.reshape(-1, self.channels))
         if self.reduce == "mean":
             kernel = _averaging_kernel(kernel)
         x = self._convolve(x.astype(dtype), kernel.astype(dtype))
         if self.use_bias:
-            bias = self.param("bias", uniform_fan_in(fan_in), (self.channels,), jnp.result_type(float))
-            x = x + bias.astype(dtype)
+            bias = self.param("bias", uniform_fan_in(fan_in), (self.channels,), parameter_dtype(x))
+            x = x + bias.astype(dtype)[None, None, None]
         return x
 
     def _convolve(self, x: Array, kernel: Array) -> Array:
@@ -110,10 +112,11 @@ def _map_rows(fn: Callable[[Array, Array], Array], x: Array, kernel: Array, chan
     return y.reshape(len(x), *y.shape[2:])
 
 
-def dense(width: int, fan_in: int, name: str | None = None) -> nn.Dense:
-    """A linear layer of `fan_in` inputs, initialised as the convolutions are."""
-    init, dtype = uniform_fan_in(fan_in), jnp.result_type(float)
-    return nn.Dense(width, kernel_init=init, bias_init=init, param_dtype=dtype, name=name)
+def dense(x: Float[Array, "*batch inputs"], width: int, name: str | None = None) -> Array:
+    """A linear layer of x, `[..., width]`, initialised as the convolutions are."""
+    init = uniform_fan_in(x.shape[-1])
+    layer = nn.Dense(width, kernel_init=init, bias_init=init, param_dtype=parameter_dtype(x), name=name)
+    return layer(x)
 
 
 def uniform_fan_in(fan_in: int) -> nn.initializers.Initializer:

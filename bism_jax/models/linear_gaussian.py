@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.models.parameter_dtype import parameter_dtype
 from bism_jax.typing import Params
 
 
@@ -41,8 +42,8 @@ class LinearGaussian(nn.Module):
         self, v: Float[Array, "batch visible"], h: Float[Array, "batch latent"]
     ) -> Float[Array, " batch"]:
         """E(v, h), `[B]`."""
-        params = self._parameters(_num_visible(v))
-        residual = v - params["b"] - h @ params["W"].T
+        params = self._parameters(v)
+        residual = v - params["b"][None] - h @ params["W"].T
         return 0.5 * (h**2).sum(axis=-1) + 0.5 * (residual**2).sum(axis=-1) * jnp.exp(-2 * params["log_std"])
 
     def free_energy(self, v: Float[Array, "batch visible"]) -> Float[Array, " batch"]:
@@ -63,13 +64,16 @@ class LinearGaussian(nn.Module):
         self, rng_key: Key[Array, ""], v: Float[Array, "batch visible"]
     ) -> Float[Array, "batch latent"]:
         """Draws h ~ p(h | v)."""
-        return self.posterior(v).sample(rng_key)
+        mean, precision = self._posterior_moments(v)
+        # numpyro would draw in float64 wherever JAX is set to it.
+        noise = jax.random.normal(rng_key, mean.shape, mean.dtype)
+        return mean + jax.scipy.linalg.solve_triangular(jnp.linalg.cholesky(precision).T, noise.T).T
 
     def sample_v(
         self, rng_key: Key[Array, ""], h: Float[Array, "batch latent"]
     ) -> Float[Array, "batch visible"]:
         """Draws v ~ p(v | h) = N(b + W h, e^{2s} I)."""
-        mean = self._parameter("b") + h @ self._parameter("W").T
+        mean = self._parameter("b")[None] + h @ self._parameter("W").T
         return mean + jnp.exp(self._parameter("log_std")) * jax.random.normal(rng_key, mean.shape, mean.dtype)
 
     def log_partition(self) -> Float[Array, ""]:
@@ -84,16 +88,17 @@ class LinearGaussian(nn.Module):
         return weights @ weights.T + jnp.exp(2 * log_std) * jnp.eye(weights.shape[0], dtype=weights.dtype)
 
     @nn.compact
-    def _parameters(self, num_visible: int) -> dict[str, Array]:
+    def _parameters(self, v: Float[Array, "batch visible"]) -> dict[str, Array]:
+        num_visible, dtype = _num_visible(v), parameter_dtype(v)
         limit = 1 / math.sqrt(self.num_latent)
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
-            return jax.random.uniform(key, shape, minval=-limit, maxval=limit)
+            return jax.random.uniform(key, shape, dtype, -limit, limit)
 
         return {
             "W": self.param("W", uniform, (num_visible, self.num_latent)),
-            "b": self.param("b", nn.initializers.zeros, (num_visible,)),
-            "log_std": self.param("log_std", nn.initializers.zeros, ()),
+            "b": self.param("b", nn.initializers.zeros, (num_visible,), dtype),
+            "log_std": self.param("log_std", nn.initializers.zeros, (), dtype),
         }
 
     def _parameter(self, name: str) -> Any:
@@ -103,10 +108,10 @@ class LinearGaussian(nn.Module):
         self, v: Float[Array, "batch visible"]
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "latent latent"]]:
         """The mean mu(v) and the precision P of p(h | v)."""
-        params = self._parameters(_num_visible(v))
+        params = self._parameters(v)
         scaled = params["W"] * jnp.exp(-2 * params["log_std"])
         precision = jnp.eye(self.num_latent, dtype=scaled.dtype) + params["W"].T @ scaled
-        return jnp.linalg.solve(precision, scaled.T @ (v - params["b"]).T).T, precision
+        return jnp.linalg.solve(precision, scaled.T @ (v - params["b"][None]).T).T, precision
 
 
 def maximum_likelihood(v: Float[Array | np.ndarray, "rows visible"], num_latent: int) -> Params:

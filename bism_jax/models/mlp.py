@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+from bism_jax.models.parameter_dtype import parameter_dtype
 
 
 class MLP(nn.Module):
@@ -25,7 +26,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """`[..., inputs] -> [..., num_outputs]`."""
-        dtype = jnp.result_type(float)  # float64 where JAX is set to it, unlike Flax's own default
+        dtype = parameter_dtype(x)
         for width in self.widths:
             x = self.activation(nn.Dense(width, param_dtype=dtype)(x))
         return nn.Dense(self.num_outputs, param_dtype=dtype)(x)

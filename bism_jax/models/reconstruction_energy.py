@@ -78,7 +78,7 @@ class ReconstructionEnergy(nn.Module):
         check_latents(h, (v.shape[0], self.num_hidden))
         code, error = features
         joint = jnp.concatenate([code, h], axis=-1)
-        terms = dense(_TERMS_A_LATENT * self.num_hidden, joint.shape[-1], name="joint")(joint)
+        terms = dense(joint, _TERMS_A_LATENT * self.num_hidden, name="joint")
         return error + (h**2).sum(axis=-1) / 2 + (self.activation(terms) ** 2).sum(axis=-1)
 
     def __call__(

@@ -74,7 +74,7 @@ class ResidualEnergy(nn.Module):
         check_latents(h, (v.shape[0], self.num_hidden))
         num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
         joint = jnp.concatenate([features + h, h], axis=-1)
-        terms = dense(num_terms, joint.shape[-1], name="joint")(joint)
+        terms = dense(joint, num_terms, name="joint")
         return (self.activation(terms) ** 2).sum(axis=-1)
 
     def __call__(
@@ -104,4 +104,4 @@ class ResidualTrunk(nn.Module):
             for block in range(self.num_blocks // NUM_HALVINGS):
                 x = ResidualBlock(width, block == 0, self.activation, self.spectral_norm, self.dtype)(x)
         x = x.reshape(x.shape[0], -1).astype(v.dtype)
-        return dense(self.num_outputs, x.shape[-1])(x)
+        return dense(x, self.num_outputs)

@@ -53,7 +53,7 @@ class ResidualFreeEnergy(nn.Module):
             self.num_features, self.channels, self.num_blocks, self.activation, self.spectral_norm, self.dtype
         )(v)
         num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
-        terms = dense(num_terms, self.num_features, name="joint")(features)
+        terms = dense(features, num_terms, name="joint")
         return (self.activation(terms) ** 2).sum(axis=-1)
 
     def free_energy(self, v: Float[Array, "batch height width colours"]) -> Float[Array, " batch"]:

@@ -10,6 +10,7 @@ from bism_jax.objectives.kernel_stein import KSD
 from bism_jax.objectives.latents import (
     LatentSample,
     draw_latent_noise,
+    draw_latents,
     latent_log_prob,
     map_particles,
     sample_latents,
@@ -31,6 +32,7 @@ __all__ = [
     "Objective",
     "PointwiseObjective",
     "draw_latent_noise",
+    "draw_latents",
     "factored_score",
     "latent_log_prob",
     "latent_score",

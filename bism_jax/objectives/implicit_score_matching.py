@@ -56,7 +56,7 @@ class SSM:
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*sample batch *visible"]:
         """Draws u of the shape of v."""
-        draw = jax.random.rademacher if self.projection == "rademacher" else jax.random.normal
+        draw = _rademacher if self.projection == "rademacher" else jax.random.normal
         return draw(rng_key, (*sample_shape, *v.shape), v.dtype)
 
     def perturb(self, v: Array, noise: Array) -> Array:
@@ -116,3 +116,9 @@ class SM:
     def lower_weight(self, noise: tuple[()]) -> float:
         """1."""
         return 1.0
+
+
+def _rademacher(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
+    """Signs; those of `jax.random.rademacher` are others with `jax_enable_x64`, whatever the dtype."""
+    is_positive = jax.random.bernoulli(rng_key, jnp.asarray(0.5, dtype), shape)
+    return jnp.where(is_positive, 1, -1).astype(dtype)

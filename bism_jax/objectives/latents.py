@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax.typing import Noise, NoisePosterior, Posterior
@@ -38,7 +39,18 @@ def sample_latents(posterior: Posterior, noise: Noise) -> LatentSample:
                 "transform(noise) must return the pair (sample, intermediates); None for the latter."
             )
         return LatentSample(*transformed)
-    return LatentSample(posterior.sample(noise))
+    return LatentSample(draw_latents(posterior, noise))
+
+
+def draw_latents(posterior: Posterior, rng_key: Key[Array, ""]) -> Array:
+    """One draw h, in the dtype of the posterior's parameters.
+
+    Left to itself numpyro draws in float64 wherever JAX is set to it.
+    """
+    h = posterior.sample(rng_key)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(posterior) if hasattr(leaf, "dtype")]
+    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return h.astype(jnp.result_type(*floating)) if floating and jnp.issubdtype(h.dtype, jnp.floating) else h
 
 
 def latent_log_prob(posterior: Any, sample: LatentSample) -> Float[Array, " batch"]:

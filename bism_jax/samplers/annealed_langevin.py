@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.jax_switches import with_transfers
 from bism_jax.jaxprs import is_within_jit
 from bism_jax.samplers import chain_checks
 from bism_jax.samplers.annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
@@ -30,6 +31,7 @@ class AnnealedSamples(NamedTuple):
     snapshots: PyTree
 
 
+@with_transfers
 def annealed_langevin(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
     rng_key: Key[Array, ""],
@@ -65,6 +67,7 @@ def annealed_langevin(
     return anneal(_of_state, energy_fn, (), rng_key, x, schedule, num_snapshots)
 
 
+@with_transfers
 def initial_noise(
     rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: jax.typing.DTypeLike = float
 ) -> Float[Array, "..."]:

@@ -10,8 +10,10 @@ from jaxtyping import Array, Float, Key, PyTree
 from numpyro.infer import MCMC, NUTS
 
 from bism_jax import checks
+from bism_jax.jax_switches import standard_promotion, with_transfers
 
 
+@with_transfers
 def nuts(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
     rng_key: Key[Array, ""],
@@ -44,9 +46,12 @@ def nuts(
     checks.positive_int("num_samples", num_samples)
     checks.non_negative_int("num_warmup", num_warmup)
     x = jax.tree.map(jnp.asarray, x)
+    # numpyro draws in JAX's default dtype, and can carry no other.
+    start = jax.tree.map(lambda leaf: leaf.astype(float), x)
 
     def potential_fn(point: PyTree) -> Float[Array, ""]:
-        return energy_fn(jax.tree.map(lambda leaf: leaf[None], point))[0]
+        point = jax.tree.map(lambda leaf, like: leaf[None].astype(like.dtype), point, x)
+        return energy_fn(point)[0].astype(float)
 
     num_chains = jax.tree.leaves(x)[0].shape[0]
     sampler = MCMC(
@@ -58,5 +63,8 @@ def nuts(
         progress_bar=progress,
     )
     # numpyro gives a single chain no chain axis.
-    sampler.run(rng_key, init_params=jax.tree.map(lambda leaf: leaf[0], x) if num_chains == 1 else x)
-    return sampler.get_samples(group_by_chain=True)
+    start = jax.tree.map(lambda leaf: leaf[0], start) if num_chains == 1 else start
+    with standard_promotion():
+        sampler.run(rng_key, init_params=start)
+    samples = sampler.get_samples(group_by_chain=True)
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), samples, x)

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.jax_switches import with_transfers
 
 _SMALLEST_ANGLE = 1e-4  # in radians; below it the two ways are one in float32
 
 
+@with_transfers
 def interpolate(
     start: Float[Array, "*batch latent"],
     stop: Float[Array, "*batch latent"],

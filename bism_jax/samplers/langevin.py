@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.jax_switches import with_transfers
 
 
+@with_transfers
 def langevin(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
     rng_key: Key[Array, ""],
@@ -42,7 +44,10 @@ def langevin(
     def step(x: PyTree, key: Array) -> tuple[PyTree, None]:
         return langevin_step(gradient_fn(x), key, x, 0.5 * step_size**2, step_size), None
 
-    return jax.lax.scan(step, jax.tree.map(jnp.asarray, x), jax.random.split(rng_key, num_steps))[0]
+    x = jax.tree.map(jnp.asarray, x)
+    if num_steps == 0:  # without jit, JAX has no loop of no steps
+        return x
+    return jax.lax.scan(step, x, jax.random.split(rng_key, num_steps))[0]
 
 
 def langevin_step(

@@ -23,12 +23,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from bism_jax.jax_switches import with_transfers
 from bism_jax.samplers import chain_checks
 from bism_jax.samplers.annealed_langevin import AnnealedSamples, anneal, initial_noise
 from bism_jax.samplers.annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
 from bism_jax.typing import EnergyFn, Params
 
 
+@with_transfers
 def sample_joint(
     energy_fn: EnergyFn,
     theta: Params,
@@ -62,6 +64,7 @@ def sample_joint(
     return anneal(_joint, energy_fn, theta, rng_key, (v, h), schedule, num_snapshots)
 
 
+@with_transfers
 def sample_visible(
     energy_fn: EnergyFn,
     theta: Params,
@@ -80,6 +83,7 @@ def sample_visible(
     return anneal(_given_latent, energy_fn, (theta, h), rng_key, v, schedule, num_snapshots)
 
 
+@with_transfers
 def sample_latent(
     energy_fn: EnergyFn,
     theta: Params,
@@ -104,6 +108,7 @@ def sample_latent(
     return anneal(_given_features, head_fn, (theta, v, features), rng_key, h, schedule, num_snapshots)
 
 
+@with_transfers
 def inpaint(
     energy_fn: EnergyFn,
     theta: Params,

@@ -60,14 +60,36 @@ def make_layout(parallel: str | None, batch_size: int) -> Layout:
         ValueError: for another name, or a batch that does not divide among the devices.
     """
     checks.one_of("parallel", parallel, (None, "jit", "pmap"))
-    num_devices = jax.device_count()
-    if batch_size % num_devices:
-        nearest = max(1, round(batch_size / num_devices)) * num_devices
+    devices = _devices()
+    if batch_size % len(devices):
+        nearest = max(1, round(batch_size / len(devices))) * len(devices)
         raise ValueError(
-            f"batch_size={batch_size} does not divide among the {num_devices} devices; pass "
+            f"batch_size={batch_size} does not divide among the {len(devices)} devices; pass "
             f"batch_size={nearest}, or show JAX fewer devices."
         )
-    return PmapLayout() if parallel == "pmap" else MeshLayout()
+    return PmapLayout(devices) if parallel == "pmap" else MeshLayout(devices)
+
+
+def _devices() -> list[jax.Device]:
+    """All devices, or what `jax_default_device` says: one device, or all of a platform.
+
+    Raises:
+        ValueError: where it names one device and there are several processes, each with devices of its own.
+    """
+    default = _config("jax_default_device")
+    if default is None or isinstance(default, str):
+        return jax.devices(default)
+    if jax.process_count() > 1:
+        raise ValueError(
+            f"jax_default_device={default} is one device, but {jax.process_count()} processes train "
+            "together; leave it unset, and choose each process's devices by local_device_ids of "
+            "jax.distributed.initialize."
+        )
+    return [default]
+
+
+def _config(name: str) -> Any:
+    return getattr(jax.config, name)  # its attributes are not known to a type checker
 
 
 class MeshLayout:
@@ -75,8 +97,8 @@ class MeshLayout:
 
     axis_name: str | None = None
 
-    def __init__(self) -> None:
-        mesh = Mesh(np.array(jax.devices()), (_AXIS,), axis_types=(AxisType.Auto,))
+    def __init__(self, devices: list[jax.Device]) -> None:
+        mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._rows = NamedSharding(mesh, PartitionSpec(_AXIS))
         self._steps_rows = NamedSharding(mesh, PartitionSpec(None, _AXIS))
@@ -92,24 +114,31 @@ class MeshLayout:
     def split_batches(self, batches: np.ndarray) -> Array:
         """`[steps, B / processes, *visible]`, split along B."""
         batches = np.asarray(batches, jnp.result_type(batches))
-        return jax.make_array_from_process_local_data(self._steps_rows, batches)
+        with jax.transfer_guard("allow"):  # to place an array is to ask for its transfer
+            return jax.make_array_from_process_local_data(self._steps_rows, batches)
 
     def constrain(self, batch: Array) -> Array:
         """Marks the split of a batch."""
         return jax.lax.with_sharding_constraint(batch, self._rows)
 
     def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-        """Compiles `fn` with its state donated."""
+        """Compiles `fn` with its state donated; not for `jax_disable_jit` and JAX's checks for NaN."""
+        if _config("jax_disable_jit"):
+            return fn
+        if _config("jax_debug_nans") or _config("jax_debug_infs"):
+            # JAX finds the operation by running `fn` once more, from arguments that are still there.
+            return jax.jit(fn, out_shardings=self._replicated)
         jitted = jax.jit(fn, donate_argnums=0, out_shardings=self._replicated)
         return jitted.lower(*args).compile()
 
     def to_host(self, tree: PyTree) -> PyTree:
         """One copy as NumPy arrays."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree)
+        return jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0))), tree)
 
     def _place(self, array: np.ndarray, sharding: NamedSharding) -> Array:
         array = np.asarray(array, jnp.result_type(array))
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        with jax.transfer_guard("allow"):  # likewise
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 class PmapLayout:
@@ -117,8 +146,9 @@ class PmapLayout:
 
     axis_name: str | None = _AXIS
 
-    def __init__(self) -> None:
-        self._num_local = jax.local_device_count()
+    def __init__(self, devices: list[jax.Device]) -> None:
+        self._devices = [device for device in devices if device.process_index == jax.process_index()]
+        self._num_devices, self._num_local = len(devices), len(self._devices)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree with a leading device axis."""
@@ -126,7 +156,7 @@ class PmapLayout:
 
     def split_indices(self, indices: np.ndarray) -> Array:
         """`[devices, steps, B / devices]`."""
-        parts = np.split(indices, jax.device_count(), axis=1)
+        parts = np.split(indices, self._num_devices, axis=1)
         start = jax.process_index() * self._num_local
         return self._stack(parts[start : start + self._num_local])
 
@@ -139,15 +169,17 @@ class PmapLayout:
         return batch
 
     def compile(self, fn: Callable[..., Any], *args: Any) -> Callable[..., Any]:
-        """Maps `fn` over the devices, with its state donated; the count is the same for all."""
+        """Maps `fn` over the devices, with its state donated."""
         # pmap compiles on its first call; it has no public way to compile ahead of it.
-        return jax.pmap(fn, axis_name=_AXIS, in_axes=(0, 0, 0, None), donate_argnums=0)
+        donated = () if _config("jax_debug_nans") or _config("jax_debug_infs") else (0,)  # as in `MeshLayout`
+        return jax.pmap(fn, axis_name=_AXIS, donate_argnums=donated, devices=self._devices)
 
     def to_host(self, tree: PyTree) -> PyTree:
         """The first device's copy as NumPy arrays."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[0], tree)
+        return jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0)))[0], tree)
 
     def _stack(self, parts: list[np.ndarray]) -> Array:
         stacked = np.stack(parts)
-        place = jax.pmap(lambda leaf: leaf)
-        return place(stacked)
+        place = jax.pmap(lambda leaf: leaf, devices=self._devices)
+        with jax.transfer_guard("allow"):  # likewise
+            return place(stacked)

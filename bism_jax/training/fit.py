@@ -109,38 +109,39 @@ def fit(
     _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
     callbacks = _check_callbacks(callbacks)
     _check_directory(checkpoint_dir, on_divergence)
-    key = _as_key(rng_key)
-    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
-    source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
-    layout = make_layout(parallel, batch_size)
-
-    init_key, loop_key = jax.random.split(key)
-    example = jnp.asarray(as_working(source.example()))
-    method_state = algorithm.init(init_key, example)
-    release_freed_memory()
-    state = start_state(method_state, loop_key, ema_decay)
-    history, store = History(), None
     with contextlib.ExitStack() as at_the_end:
-        if checkpoint_dir is not None:
-            description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
-            store = CheckpointStore(checkpoint_dir, description)
-            at_the_end.callback(store.close)
-            state = _resume(store, state, source, history)
-        num_done = int(state.step)
-        if num_steps < num_done:
-            raise ValueError(
-                f"num_steps={num_steps}, but the run in checkpoint_dir={checkpoint_dir} has done {num_done} "
-                "iterations; pass at least as many, or another checkpoint_dir."
-            )
-        for callback in callbacks:
-            getattr(callback, "resume", lambda step: None)(num_done)
-            at_the_end.callback(getattr(callback, "close", lambda: None))
-        mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
-        key_impl = str(jax.random.key_impl(key))
-        one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
-        loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
-        release_freed_memory()
-        run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
+        with jax.transfer_guard("allow"):  # what follows moves the data and the first state to the devices
+            key = _as_key(rng_key)
+            algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
+            source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
+            layout = make_layout(parallel, batch_size)
+
+            init_key, loop_key = jax.random.split(key)
+            example = jnp.asarray(as_working(source.example()))
+            method_state = algorithm.init(init_key, example)
+            release_freed_memory()
+            state = start_state(method_state, loop_key, ema_decay)
+            history, store = History(), None
+            if checkpoint_dir is not None:
+                description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
+                store = CheckpointStore(checkpoint_dir, description)
+                at_the_end.callback(store.close)
+                state = _resume(store, state, source, history)
+            num_done = int(state.step)
+            if num_steps < num_done:
+                raise ValueError(
+                    f"num_steps={num_steps}, but the run in checkpoint_dir={checkpoint_dir} has done "
+                    f"{num_done} iterations; pass at least as many, or another checkpoint_dir."
+                )
+            for callback in callbacks:
+                getattr(callback, "resume", lambda step: None)(num_done)
+                at_the_end.callback(getattr(callback, "close", lambda: None))
+            mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
+            key_impl = str(jax.random.key_impl(key))
+            one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
+            loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
+            release_freed_memory()
+            run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
         run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
     final = loop.host_state()
     return FitResult(

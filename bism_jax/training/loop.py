@@ -64,7 +64,8 @@ class TrainingLoop:
     def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""
         selection = self._select(self._source.take(step, num_steps), self.max_steps_per_call)
-        self.state, infos = self._call(self.state, self._data, selection, np.int32(num_steps))
+        count = self._layout.replicate(np.int32(num_steps))
+        self.state, infos = self._call(self.state, self._data, selection, count)
         host = self._layout.to_host(infos)._asdict()
         return {name: values[:num_steps] for name, values in host.items()}
 
@@ -96,7 +97,8 @@ class TrainingLoop:
 
     def _compile(self, program: Callable[..., Any]) -> Callable[..., Any]:
         selection = self._select(self._example_selection(1), self.max_steps_per_call)
-        return self._layout.compile(program, self.state, self._data, selection, np.int32(0))
+        count = self._layout.replicate(np.int32(0))
+        return self._layout.compile(program, self.state, self._data, selection, count)
 
     def _batch(self, data: Array | None, selection: Array, index: Any) -> Array:
         selected = selection[index]

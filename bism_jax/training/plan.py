@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from bism_jax import checks
 from bism_jax.hypergradient import Implicit, StopGradient, Strategy, Truncated, Unrolled
+from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BiSM
 from bism_jax.precision import as_working
 from bism_jax.training.flops import count_flops
@@ -79,6 +80,7 @@ class Plan:
         return "\n".join(lines)
 
 
+@with_transfers
 def plan(
     energy_fn: Any,
     posterior_fn: Any,

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
+from bism_jax.jax_switches import with_transfers
 from bism_jax.training.callbacks import Callback, Snapshot
 from bism_jax.training.checkpoint import CheckpointStore
 from bism_jax.training.data_source import DataSource
@@ -120,6 +121,7 @@ class Run:
                 callback.rewind(step_back)
         return step_back
 
+    @with_transfers
     def _with_new_noise(self, state: LoopState) -> LoopState:
         key = jax.random.wrap_key_data(state.key_data, impl=self._key_impl)
         key = jax.random.fold_in(key, self._num_rollbacks)
