@@ -10,6 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from bism_jax.precision import as_working, is_floating_dtype
+
+_ROUNDED_ROWS = 1000  # that are looked at
+_MAX_ROUNDING = 0.1  # standard deviations
+
 
 def non_negative_int(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is an integer of at least 0."""
@@ -126,19 +131,34 @@ def data_array(array: np.ndarray) -> None:
         raise ValueError("data is a masked array, whose mask would be lost; fill it, or drop masked rows.")
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"data is empty: its shape is {array.shape}; it must be [rows, *visible].")
-    if not np.issubdtype(array.dtype, np.floating) and array.dtype != jnp.bfloat16:
+    if not is_floating_dtype(array.dtype):
         raise ValueError(
             f"data has dtype {array.dtype}, but scores need floating data; convert and scale it, for "
             "instance data.astype(np.float32) / 255."
         )
-    with np.errstate(over="ignore"):  # what the device's dtype cannot hold is infinite there
-        finite = np.isfinite(array.astype(jnp.result_type(array)))
+    finite = np.isfinite(as_working(array))
     if not finite.all():
         row = int(np.argmin(finite.reshape(len(array), -1).all(axis=1)))
         count = int(array.size - finite.sum())
         raise ValueError(
             f"data holds {count} values that are NaN or infinite, the first in row {row}; remove those rows "
             "or fill them in."
+        )
+    _check_rounding(array[:_ROUNDED_ROWS].reshape(min(len(array), _ROUNDED_ROWS), -1))
+
+
+def _check_rounding(rows: np.ndarray) -> None:
+    """Raises ValueError where float32 has no digits for how the rows of float64 differ."""
+    rounded = as_working(rows)
+    if rows.dtype.itemsize <= rounded.dtype.itemsize:
+        return
+    error, spread = np.abs(rows - rounded).max(axis=0), rows.std(axis=0)
+    if (error > _MAX_ROUNDING * spread)[spread > 0].any():
+        column = int(np.argmax(error / np.where(spread > 0, spread, np.inf)))
+        raise ValueError(
+            f"data has dtype {rows.dtype}, whose column {column} varies by {spread[column]:.3g} around "
+            f"{rows[:, column].mean():.9g}: float32, in which it is computed, rounds that away. Subtract the "
+            "mean, or set jax_enable_x64."
         )
 
 
@@ -165,9 +185,9 @@ def parameters(name: str, tree: PyTree) -> None:
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float)):
             where = name + jax.tree_util.keystr(path)
             raise ValueError(f"{where} is a {type(leaf).__name__}; parameters are floating arrays.")
-    floating_tree(name, jax.tree.map(jnp.asarray, tree))
+    floating_tree(name, jax.tree.map(lambda leaf: jnp.asarray(as_working(leaf)), tree))
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf, np.float64)).all():
+        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(as_working(np.asarray(leaf))).all():
             raise ValueError(f"{name}{jax.tree_util.keystr(path)} holds NaN or infinite values.")
 
 

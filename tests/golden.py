@@ -1,7 +1,6 @@
-"""The golden values: a 3 x 2 GRBM with frozen noise, from an independent implementation."""
+"""The golden values of a 3 x 2 GRBM with frozen noise, and the library's problem at their inputs."""
 
 import json
-import os
 from pathlib import Path
 
 import jax
@@ -11,16 +10,15 @@ import optax
 from bism_jax.hypergradient import LowerProblem
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.models import GRBM, BernoulliPosterior, RelaxedBernoulli
-from bism_jax.objectives import DSM, KL
+from bism_jax.objectives import DSM, KL, SM, SSM
+
+# The form of the latents in the Jacobian of SSM and SM -> the option that chooses it.
+LATENT_OPTIONS = {"fixed": {}}
 
 
-def load(data_dir):
-    return json.loads((Path(data_dir).parent / "reference" / "golden_bidsm.json").read_text())
-
-
-def available():
-    root = os.environ.get("BISM_JAX_DATA")
-    return root is not None and (Path(root).parent / "reference" / "golden_bidsm.json").exists()
+def load():
+    """The `inputs` and `cases` that `python -m tests.golden_values.write` wrote."""
+    return json.loads((Path(__file__).parent / "golden_values" / "golden.json").read_text())
 
 
 def arrays(tree):
@@ -37,9 +35,20 @@ def phi_of(tree):
     return {"params": {"MLP_0": {"Dense_0": {"kernel": tree["A"].T, "bias": tree["c"]}}}}
 
 
-def noise(inputs, level):
+def make_objective(inputs, name="DSM", latents=None):
+    """The objective of a case; DSM has no Jacobian for a form of the latents to enter."""
+    if name == "DSM":
+        return DSM(inputs["noise_std"])
+    return {"SSM": SSM, "SM": SM}[name](**LATENT_OPTIONS[latents])
+
+
+def noise(inputs, level, objective="DSM"):
+    """The noise of both losses at a level, `"inner"` or `"outer"`; the lower level does not use SSM's."""
     latent = jnp.asarray(inputs[f"g_on_{level}"]) - jnp.asarray(inputs[f"g_off_{level}"])
-    return LevelNoise(jnp.asarray(inputs[f"eps_{level}"]), latent[None])
+    visible = {"DSM": inputs[f"eps_{level}"], "SSM": inputs["projection"]}
+    return LevelNoise(
+        () if objective == "SM" else jnp.asarray(visible[objective], latent.dtype), latent[None]
+    )
 
 
 def adam_eps_inside(spec):
@@ -72,15 +81,15 @@ def optimizer(spec):
     return adam_eps_inside(spec)
 
 
-def setup(inputs, spec, temperature):
+def setup(inputs, spec, temperature, objective="DSM", latents=None):
     """The bilevel losses, the lower problem, its input of a step, theta and phi."""
     losses = BilevelProblem(
         GRBM(2).apply,
         lambda phi, v: RelaxedBernoulli(BernoulliPosterior(2).apply(phi, v).logits, temperature),
-        DSM(inputs["noise_std"]),
+        make_objective(inputs, objective, latents),
         KL(),
     )
     v = jnp.asarray(inputs["v"])
     problem = LowerProblem(losses.lower_loss, optimizer(spec))
-    lower_input = losses.lower_input(v, noise(inputs, "inner"))
+    lower_input = losses.lower_input(v, noise(inputs, "inner", objective))
     return losses, problem, lower_input, theta_of(inputs["theta"]), phi_of(inputs["phi0"]), v

@@ -85,11 +85,24 @@ def test_plain_jax_has_the_same_hypergradient():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "tolerance"), [("checkerboard", 1e-4), ("image", 1e-2)])
-def test_pytorch_has_the_same_hypergradient(name, tolerance):
-    for library in ("torch", "higher", "torchopt"):
+@pytest.mark.parametrize(
+    ("rival", "needs"), [("Eager", "torch"), ("Higher", "higher"), ("TorchOpt", "torchopt")]
+)
+def test_pytorch_has_the_same_hypergradient(name, tolerance, rival, needs):
+    for library in ("torch", needs):
         pytest.importorskip(library)
-    from benchmarks.rivals.torch_rivals import Higher, TorchOpt
+    from benchmarks.rivals import torch_rivals
 
     task = make_task(name, num_steps=2, lower_steps=1, channels=1, batch=4)
-    for difference in gradient_differences(task, [Higher(task, "cpu"), TorchOpt(task, "cpu")]):
-        assert difference < tolerance
+    (difference,) = gradient_differences(task, [getattr(torch_rivals, rival)(task, "cpu")])
+    assert difference < tolerance
+
+
+@pytest.mark.slow
+def test_pytorch_has_the_same_gradient_without_unrolling():
+    pytest.importorskip("torch")
+    from benchmarks.rivals.torch_rivals import Eager
+
+    task = make_task("checkerboard", num_steps=0, lower_steps=1, channels=1, batch=4)
+    (difference,) = gradient_differences(task, [Eager(task, "cpu")])
+    assert difference < 1e-4

@@ -14,6 +14,7 @@ from flax import linen, nnx
 from sklearn.linear_model import LogisticRegression
 
 from bism_jax.evaluation import (
+    annealed_importance,
     annealed_importance_sampling,
     critic_fisher_divergence,
     energy_distance,
@@ -50,6 +51,12 @@ def says(*parts):
 
 def log_mean_exp(x):
     return scipy.special.logsumexp(x) - np.log(len(x))
+
+
+def jackknife_error(weights):
+    """Of log mean w, with one weight left out after the other."""
+    without = np.log([np.delete(weights, index).mean() for index in range(len(weights))])
+    return np.sqrt((len(weights) - 1) * without.var())
 
 
 def enumerated_log_partition(theta):
@@ -101,7 +108,7 @@ class TestAnnealedImportanceSampling:
             (np.exp(forward), result.standard_error, result.effective_sample_size),
             (np.exp(reverse), result.reverse_standard_error, result.reverse_effective_sample_size),
         ):
-            close(error, weights.std(ddof=1) / weights.mean() / np.sqrt(3))
+            close(error, jackknife_error(weights))
             close(size, weights.sum() ** 2 / (weights**2).sum())
         close(result.lower, result.log_partition - 3 * result.standard_error)
         close(result.upper, result.reverse_log_partition + 3 * result.reverse_standard_error)
@@ -147,12 +154,14 @@ class TestAnnealedImportanceSampling:
         assert abs(result.log_partition - exact) < 0.02
         assert result.lower < exact < result.upper
 
-    def test_standard_errors_are_the_spread_over_keys(self):
+    @pytest.mark.parametrize(("scale", "num_particles"), [(1.0, 100), (2.0, 50)])
+    def test_standard_errors_are_the_spread_over_keys(self, scale, num_particles):
+        """The second path is short: the spread of the weights alone is a fifth too low there."""
         # The outer jit also shows that the function can be traced.
         estimate = functools.partial(
-            annealed_importance_sampling, GRBM(4), num_particles=100, num_temperatures=20
+            annealed_importance_sampling, GRBM(4), num_particles=num_particles, num_temperatures=20
         )
-        theta, keys = grbm_theta(3, 4), jax.random.split(rng_key(), 300)
+        theta, keys = grbm_theta(3, 4, scale=scale), jax.random.split(rng_key(), 400)
         results = run(jax.vmap(estimate, in_axes=(None, 0)), theta, keys)
         exact = enumerated_log_partition(theta)
         for estimates, errors in (
@@ -160,14 +169,35 @@ class TestAnnealedImportanceSampling:
             (results.reverse_log_partition, results.reverse_standard_error),
         ):
             spread = float(np.std(estimates))
-            assert spread == pytest.approx(np.mean(errors), rel=0.25)
-            assert np.mean(estimates) == pytest.approx(exact, abs=4 * spread / np.sqrt(300) + spread**2)
+            assert spread == pytest.approx(np.sqrt(np.mean(errors**2)), rel=0.12)
+            assert np.mean(estimates) == pytest.approx(exact, abs=4 * spread / np.sqrt(400) + spread**2)
+
+    @pytest.mark.parametrize("num_particles", [20, 50, 200, 2000])
+    def test_standard_error_of_heavy_weights(self, num_particles):
+        """Of log-normal weights that vary by 2.1 times their mean; c / sqrt(P) is low where they are few."""
+        log_weights = 1.3 * normal(2_000_000 // num_particles, num_particles)
+        found = run(jax.vmap(annealed_importance._log_mean), log_weights)
+        spread = float(found.value.std())
+        sample_spread = np.exp(log_weights).std(axis=1, ddof=1) / np.exp(log_weights).mean(axis=1)
+        assert np.sqrt((found.standard_error**2).mean()) == pytest.approx(spread, rel=0.08)
+        assert found.standard_error.mean() > 0.9 * spread
+        if num_particles <= 50:
+            assert (sample_spread / np.sqrt(num_particles)).mean() < 0.9 * spread
+
+    @pytest.mark.parametrize("shift", [-3000.0, 0.0, 3000.0])
+    def test_standard_errors_in_float32(self, shift):
+        """However large log Z is, and where one weight is nearly all of the sum."""
+        log_weights = np.array([0.0, -0.5, 0.25, -1.0, 0.5]) + shift
+        found = annealed_importance._log_mean(jnp.asarray(log_weights, jnp.float32))
+        close(found.standard_error, jackknife_error(np.exp(log_weights - shift)), rtol=1e-3)
+        found = annealed_importance._log_mean(jnp.asarray([shift, shift - 30, shift - 31], jnp.float32))
+        close(found.standard_error, jackknife_error(np.exp([0.0, -30.0, -31.0])), rtol=1e-3)
+        found = annealed_importance._log_mean(jnp.full(7, shift, jnp.float32))
+        close(found.standard_error, 0, atol=1e-6)
 
     def test_resampling_is_in_proportion_to_the_weights(self):
-        from bism_jax.evaluation.annealed_importance import _resample
-
         weights = np.array([0.5, 0.0, 0.25, 0.25])
-        chosen = _resample(rng_key(), jnp.log(weights))
+        chosen = annealed_importance._resample(rng_key(), jnp.log(weights))
         np.testing.assert_array_equal(np.bincount(chosen, minlength=4), 4 * weights)
 
     def test_few_effective_samples_give_a_warning(self):
@@ -500,6 +530,55 @@ class TestTwoSample:
             distance(normal(3, 2), normal(1, 2))
         with pytest.raises(ValueError, match=rf"{name} needs rows of one shape.*\(3, 2\).*\(3, 4\)"):
             distance(normal(3, 2), normal(3, 4))
+
+    @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+    def test_collapsed_samples(self, dtype):
+        """All rows at one point each: k = 1 within a sample, and exp(-1/2) across at the median distance."""
+        x = np.repeat(np.array([[0.1, -0.7, 3.3]], dtype), 5, axis=0)
+        y = np.repeat(np.array([[0.1, -0.2, 2.1]], dtype), 4, axis=0)
+        for far in (0, 100):
+            apart = np.linalg.norm(np.float64(x[0]) - np.float64(y[0] + dtype(far)))
+            tolerance = 40 * float(np.finfo(np.promote_types(dtype, np.float32)).eps)
+            mmd, energy = maximum_mean_discrepancy(x, y + dtype(far)), energy_distance(x, y + dtype(far))
+            close(mmd, 2 - 2 * np.exp(-0.5), rtol=tolerance)
+            close(energy, 2 * apart, rtol=tolerance)
+        for other in (x, x[:3]):
+            assert energy_distance(x, other) == 0
+            close(maximum_mean_discrepancy(x, other), 0, atol=tolerance)
+            close(maximum_mean_discrepancy(x, other, bandwidth=0.3), 0, atol=tolerance)
+
+    def test_one_collapsed_sample_has_the_other_one_s_scale(self):
+        x, y = np.full((200, 3), 0.3, np.float32), normal(150, 3, seed=1).astype(np.float32)
+        distances = pair_distances(*[np.concatenate([x, y]).astype(np.float64)] * 2)[np.triu_indices(350, 1)]
+        median = np.median(distances[distances > 0])
+        close(maximum_mean_discrepancy(x, y), brute_force_mmd(x, y, median), rtol=1e-5)
+        expected = 2 * pair_distances(x, y).mean() - off_diagonal(pair_distances(y, y)).mean()
+        close(energy_distance(x, y), expected, rtol=1e-5)
+
+    def test_the_spread_of_samples_far_apart(self):
+        x, y = normal(50, 2).astype(np.float32), normal(60, 2, seed=1).astype(np.float32)
+        far = y + np.float32(4096)  # 3,000 spreads: around the common mean, float32 holds none of either
+        within = off_diagonal(pair_distances(x, x)).mean() + off_diagonal(pair_distances(far, far)).mean()
+        expected = 2 * pair_distances(np.float64(x), np.float64(far)).mean() - within
+        close(energy_distance(x, far), expected, rtol=1e-6)
+        # Kernels reach no row of the other sample.
+        close(maximum_mean_discrepancy(x, far, bandwidth=1.0), brute_force_mmd(x, far, 1.0), rtol=1e-5)
+
+    @pytest.mark.parametrize("distance", [maximum_mean_discrepancy, energy_distance])
+    def test_half_precision_is_computed_in_float32(self, distance):
+        x, y = (256 * normal(20, 50, seed=seed) for seed in (0, 1))  # squares beyond 65,504
+        for dtype in (np.float16, jnp.bfloat16):
+            expected = distance(*(np.float64(sample.astype(dtype)) for sample in (x, y)))
+            close(distance(x.astype(dtype), y.astype(dtype)), expected, rtol=1e-3, atol=1e-5)
+        integers = [np.clip(sample, 0, 255).astype(np.uint8) for sample in (x, y)]
+        close(distance(*integers), distance(*map(np.float64, integers)), rtol=1e-3, atol=1e-5)
+
+    @pytest.mark.parametrize("distance", [maximum_mean_discrepancy, energy_distance])
+    def test_rows_that_are_not_finite_are_refused(self, distance):
+        y = normal(4, 2)
+        y[2, 1], y[3] = np.inf, np.nan
+        with pytest.raises(ValueError, match=says("y: 2 rows hold NaN or inf", "row 2", "leave them out")):
+            distance(normal(3, 2), y)
 
     def test_bandwidth_must_be_positive(self):
         with pytest.raises(ValueError, match="bandwidth must be a finite number above 0"):

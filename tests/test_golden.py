@@ -1,7 +1,6 @@
-"""Loss, direct gradient and hypergradient agree with an independent implementation in float64."""
+"""Loss, direct gradient and hypergradient agree in float64 with a program that differentiates by hand."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +10,8 @@ import pytest
 from bism_jax.hypergradient import StopGradient, Unrolled
 from tests import golden
 
+VALUES = golden.load()
+INPUTS = VALUES["inputs"]
 OPTIMIZERS = (
     "sgd",
     "adam_fresh_higher_eps",
@@ -40,15 +41,6 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def values():
-    if not golden.available():
-        if os.environ.get("CI") == "true":
-            pytest.fail("the golden values must be there under CI=true: set BISM_JAX_DATA")
-        pytest.skip("needs the golden values beside BISM_JAX_DATA")
-    return golden.load(os.environ["BISM_JAX_DATA"])
-
-
 def agree(found, expected):
     """1e-9 relative in max norm over a gradient, plus 1e-12 absolute."""
     found, expected = jax.tree.leaves(found), jax.tree.leaves(expected)
@@ -58,15 +50,15 @@ def agree(found, expected):
 
 
 @functools.cache
-def compiled(optimizer_name, strategy, values):
+def compiled(optimizer_name, strategy, objective="DSM", latents=None):
     """One program for both temperatures."""
-    inputs = values.inputs
-    spec = next(spec for spec in inputs["optimizers"] if spec["name"] == optimizer_name)
+    spec = next(spec for spec in INPUTS["optimizers"] if spec["name"] == optimizer_name)
 
     @jax.jit
     def run(temperature):
-        losses, problem, lower_input, theta, phi, v = golden.setup(inputs, spec, temperature)
-        outer = golden.noise(inputs, "outer")
+        setup = golden.setup(INPUTS, spec, temperature, objective, latents)
+        losses, problem, lower_input, theta, phi, v = setup
+        outer = golden.noise(INPUTS, "outer", objective)
         steps = jnp.zeros(strategy.num_steps, jnp.int32)
         stacked = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None][steps], lower_input)
         value = jax.value_and_grad(losses.unrolled_loss, has_aux=True)
@@ -77,29 +69,17 @@ def compiled(optimizer_name, strategy, values):
     return run
 
 
-class Values:
-    """Hashable by identity, for the cache."""
-
-    def __init__(self, values):
-        self.inputs, self.cases = values["inputs"], values["cases"]
-
-
-@pytest.fixture(scope="module")
-def hashable(values):
-    return Values(values)
+def find(num_steps, optimizer_name, temperature, objective="DSM", latents=None):
+    wanted = {"objective": objective, "latents": latents, "tau": temperature}
+    wanted |= {"optimizer": optimizer_name, "N": num_steps}
+    return next(case for case in VALUES["cases"] if wanted.items() <= case.items())
 
 
-def find(values, num_steps, optimizer_name, temperature):
-    wanted = (num_steps, optimizer_name, temperature)
-    return next(case for case in values.cases if (case["N"], case["optimizer"], case["tau"]) == wanted)
-
-
-@pytest.mark.parametrize(("strategy", "optimizer_name"), CASES)
-def test_golden_values(x64, hashable, strategy, optimizer_name):
+def check(strategy, optimizer_name, objective="DSM", latents=None):
     """J, phi^N, the losses on the way, the direct gradient and the hypergradient, at both temperatures."""
-    run = compiled(optimizer_name, strategy, hashable)
+    run = compiled(optimizer_name, strategy, objective, latents)
     for temperature in TEMPERATURES:
-        case = find(hashable, strategy.num_steps, optimizer_name, temperature)
+        case = find(strategy.num_steps, optimizer_name, temperature, objective, latents)
         loss, phi, losses, hypergradient, direct, by_phi = run(temperature)
         agree(loss, case["J"])
         agree(phi, golden.phi_of(case["phi_N"]))
@@ -110,8 +90,20 @@ def test_golden_values(x64, hashable, strategy, optimizer_name):
             agree(losses, np.asarray(case["inner_loss_along_path"][: strategy.num_steps]))
 
 
-def test_stop_gradient_gives_the_direct_gradient(x64, hashable):
-    case = find(hashable, 5, "sgd", 0.5)
-    loss, _, _, gradient, *_ = compiled("sgd", StopGradient(5), hashable)(0.5)
+@pytest.mark.parametrize(("strategy", "optimizer_name"), CASES)
+def test_golden_values(x64, strategy, optimizer_name):
+    check(strategy, optimizer_name)
+
+
+@pytest.mark.parametrize("num_steps", [0, 2])
+@pytest.mark.parametrize("objective", ["SSM", "SM"])
+@pytest.mark.parametrize("latents", golden.LATENT_OPTIONS)
+def test_golden_values_of_losses_with_a_jacobian(x64, latents, objective, num_steps):
+    check(Unrolled(num_steps), "sgd", objective, latents)
+
+
+def test_stop_gradient_gives_the_direct_gradient(x64):
+    case = find(5, "sgd", 0.5)
+    loss, _, _, gradient, *_ = compiled("sgd", StopGradient(5))(0.5)
     agree(loss, case["J"])
     agree(gradient, golden.theta_of(case["direct_grad"]))

@@ -65,7 +65,8 @@ def write_archive(folder, name="mnist", shape=(28, 28), **changes):
 
 def prepare(folder, set_name, shape, pictures, labels=None):
     """A set of the given PNG files by split, prepared by tensorflow-datasets itself."""
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     features = {"image": tfds.features.Image(shape=shape)}
     features |= {"attributes": {"Smiling": np.bool_}} if labels is None else {}
     features |= {} if labels is None else {"label": tfds.features.ClassLabel(num_classes=10)}
@@ -169,7 +170,8 @@ def test_the_fashion_test_split_reads_alone_and_balanced(real_data_dir):
 @pytest.mark.parametrize(("name", "sizes"), [("mnist", (50_000, 10_000)), ("cifar10", (40_000, 10_000))])
 def test_the_last_training_images_validate(real_data_dir, name, sizes):
     """Against single images that tensorflow-datasets decodes itself."""
-    tfds = pytest.importorskip("tensorflow_datasets")
+    import tensorflow_datasets as tfds
+
     (folder,) = (real_data_dir / "tfds" / name).iterdir()
     source = tfds.builder_from_directory(folder).as_data_source("train")
     images, labels = data.load_image_split(name, "validation", real_data_dir)

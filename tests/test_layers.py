@@ -8,8 +8,9 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "bism_jax"
 LAYERS = {
     "typing": 0,
-    "checks": 0,
+    "checks": 0.5,
     "jaxprs": 0,
+    "precision": 0,
     "hypergradient": 1,
     "objectives": 1,
     "models": 1,

@@ -58,6 +58,21 @@ def test_a_convolution_is_counted_as_a_product_with_its_patches():
     assert flops == 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
 
 
+def test_the_derivatives_of_a_strided_convolution_cost_as_much_as_it_does():
+    """Each is a sum over the same products; JAX writes one of them with zeros between the rows."""
+
+    def convolve(x, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1)] * 2, dimension_numbers=layout)
+
+    x, kernel = jnp.ones((2, 8, 8, 3)), jnp.ones((4, 4, 3, 5))
+    y, pull_back = jax.vjp(convolve, x, kernel)
+    expected = 2 * (2 * 4 * 4 * 5) * (4 * 4 * 3)
+    assert count_flops(convolve, x, kernel) == expected
+    for index in (0, 1):
+        assert count_flops(lambda y, i=index: pull_back(y)[i], y) == expected
+
+
 def test_what_no_output_needs_costs_nothing():
     def product_and_waste(x):
         waste = jnp.exp(x @ x)

@@ -481,3 +481,25 @@ def test_wrong_scores_are_refused():
         ood_scores(normal_energy, posterior_fn, None, None, normal(0, 2))
     with pytest.raises(TypeError, match="posterior_fn is the class BernoulliPosterior; pass an instance"):
         ood_scores(normal_energy, BernoulliPosterior, None, None, normal(4, 2))
+
+
+# ---------------------------------------------------------------- collapsed and constant sets
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_sets_of_one_point(dtype):
+    x, y = (np.repeat(np.array([point], dtype), 40, axis=0) for point in ([300, -200], [100, 50]))
+    a, b = x[0].astype(float), y[0].astype(float)
+    found = kernel_distance(x, y, KEY, subset_size=10)
+    expected = (a @ a / 2 + 1) ** 3 + (b @ b / 2 + 1) ** 3 - 2 * (a @ b / 2 + 1) ** 3
+    close((found.value, found.standard_error), (expected, 0))
+    assert kernel_distance(x, x, KEY, subset_size=10).value == 0
+    close(frechet_distance(x, y), ((a - b) ** 2).sum())
+    assert frechet_distance(x, x) == 0
+    assert precision_recall(x, x) == (1, 1) and precision_recall(x, y) == (0, 0)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.5, np.inf, -np.inf])
+def test_auroc_of_scores_that_are_all_one(score):
+    assert auroc(np.full(7, score), np.full(3, score)) == 0.5
+    assert auroc(np.full(7, score, np.float16), np.full(3, score, np.float16)) == 0.5

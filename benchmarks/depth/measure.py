@@ -71,6 +71,7 @@ class Bench:
         for index in range(_WARM_UP_ITERATIONS):  # Adam's first moments are no place to differentiate at
             self._state, _ = step(jax.random.key(index), self._state, self._v)
         self._exact: dict[int, np.ndarray] = {}
+        self._noise: dict[int, Any] = {}
 
     def measure(self, strategy_name: str, num_steps: int) -> Measurement:
         """Compiles and runs an iteration; N = 0 is one step that is not differentiated."""
@@ -116,18 +117,24 @@ class Bench:
         if num_steps not in self._exact:
             plain = Unrolled(num_steps, mixed_mode=False)
             with jax.enable_x64(True):
-                self._exact[num_steps] = self._gradient(plain, np.float64)
+                self._exact[num_steps] = self.gradient(plain, np.float64)
         exact = self._exact[num_steps]
-        found = self._gradient(strategy, np.float32)
+        found = self.gradient(strategy, np.float32)
         return float(np.linalg.norm(found - exact) / np.linalg.norm(exact))
 
-    def _gradient(self, strategy: Strategy, dtype: Any) -> np.ndarray:
-        """The hypergradient in theta, with the same noise for every strategy and dtype."""
+    def gradient(self, strategy: Strategy, dtype: Any) -> np.ndarray:
+        """The hypergradient in theta, with the same noise for every strategy, dtype and device.
+
+        It is computed on JAX's default device; float64 needs `jax.enable_x64(True)`.
+        """
         method = self._method(strategy)
         losses = bilevel_problem(method, self._setting.energy, self._setting.posterior)
-        with jax.enable_x64(False):
-            noise = method.draw_noise(losses, jax.random.key(1), self._state.phi, self._v)
-        arguments = jax.tree.map(lambda leaf: _cast(leaf, dtype), (self._state, self._v, noise))
+        if strategy.num_steps not in self._noise:
+            with jax.enable_x64(False):
+                noise = method.draw_noise(losses, jax.random.key(1), self._state.phi, self._v)
+            self._noise[strategy.num_steps] = jax.tree.map(np.asarray, noise)
+        given = (self._state, self._v, self._noise[strategy.num_steps])
+        arguments = jax.tree.map(lambda leaf: _cast(leaf, dtype), given)
         return theta_gradient(method, losses, *arguments)
 
     def _method(self, strategy: Strategy) -> BiSM:

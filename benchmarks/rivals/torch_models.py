@@ -57,8 +57,10 @@ class ResidualEnergy(nn.Module):
         super().__init__()
         trunk = tree["params"]["trunk"]
         self.first = _conv(trunk["Conv_0"])
+        number = sum(name.startswith("ResidualBlock") for name in trunk)
         self.blocks = nn.ModuleList(
-            _Block(trunk[f"ResidualBlock_{index}"], halves=index % 2 == 0) for index in range(6)
+            _Block(trunk[f"ResidualBlock_{index}"], halves=index % (number // 3) == 0)
+            for index in range(number)
         )
         self.last, self.joint = _linear(trunk["Dense_0"]), _linear(tree["params"]["joint"])
 
@@ -118,7 +120,7 @@ def energy_gradients(energy: nn.Module, grads: dict[str, Tensor]) -> np.ndarray:
     if isinstance(energy, GRBM):
         return np.concatenate([grads[name].numpy().ravel() for name in ("W", "b", "c", "log_std")])
     parts = [*_of_layer(grads, "joint"), *_of_layer(grads, "first"), *_of_layer(grads, "last")]
-    for index in range(6):
+    for index in range(len(energy.blocks)):
         for name in ("inner", "outer", "shortcut"):
             parts += _of_layer(grads, f"blocks.{index}.{name}")
     return np.concatenate(parts)

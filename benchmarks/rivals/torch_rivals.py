@@ -1,13 +1,11 @@
-"""The iteration in PyTorch, unrolled by `higher` or by TorchOpt."""
+"""The iteration in PyTorch, unrolled by hand, by `higher` or by TorchOpt."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import higher
 import numpy as np
 import torch
-import torchopt
 from torch import Tensor, nn
 
 from benchmarks.rivals import torch_models
@@ -31,7 +29,10 @@ class _TorchRival:
         """The gradient of the first iteration."""
         lower = [self._to_tensors(one) for one in noise.lower]
         self._differentiate(lower, self._to_tensors(noise.higher))
-        grads = {name: p.grad.cpu() for name, p in self._energy.named_parameters() if p.grad is not None}
+        grads = {
+            name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().cpu()
+            for name, p in self._energy.named_parameters()
+        }
         return torch_models.energy_gradients(self._energy, grads)
 
     def run(self, num_iterations: int) -> None:
@@ -78,13 +79,68 @@ class _TorchRival:
         return 0.5 * ((score / scale + noise[0] / base) ** 2).sum() / len(v)
 
 
+class Eager(_TorchRival):
+    """By calls of the posterior with other parameters, which nothing but PyTorch is needed for."""
+
+    name = "PyTorch"
+
+    def __init__(self, task: Task, device: str) -> None:
+        super().__init__(task, device)
+        self._params = {name: p.detach() for name, p in self._posterior.named_parameters()}
+        zeros = {name: torch.zeros_like(p) for name, p in self._params.items()}
+        self._moments = (zeros, zeros, 0)
+
+    def _differentiate(self, lower: list[Any], higher_noise: Any) -> None:
+        split = self._task.lower_steps
+        for noise in lower[:split]:
+            self._params, self._moments = self._descend(self._params, self._moments, noise, False)
+        params, moments = self._params, self._moments
+        for noise in lower[split:]:
+            params, moments = self._descend(params, moments, noise, True)
+        self._theta_optimizer.zero_grad()
+        self._higher(_WithParameters(self._posterior, params), higher_noise).backward()
+
+    def _descend(self, params: Any, moments: Any, noise: Any, keeps_graph: bool) -> tuple[Any, Any]:
+        """A step of Adam, in the graph of theta or outside of it."""
+        if not keeps_graph:
+            params = {name: p.detach() for name, p in params.items()}
+        params = {name: p if p.requires_grad else p.requires_grad_() for name, p in params.items()}
+        loss = self._lower(_WithParameters(self._posterior, params), noise)
+        grads = torch.autograd.grad(loss, list(params.values()), create_graph=keeps_graph)
+        first, second, count = moments
+        count, (b1, b2) = count + 1, BETAS
+        first = {name: b1 * first[name] + (1 - b1) * g for name, g in zip(params, grads, strict=True)}
+        second = {name: b2 * second[name] + (1 - b2) * g**2 for name, g in zip(params, grads, strict=True)}
+        moved = {}
+        for name, p in params.items():
+            root = torch.sqrt(second[name] / (1 - b2**count) + 1e-16) + 1e-8
+            moved[name] = p - LEARNING_RATE * first[name] / (1 - b1**count) / root
+        if not keeps_graph:
+            moved = {name: p.detach() for name, p in moved.items()}
+        return moved, (first, second, count)
+
+
+class _WithParameters:
+    """A posterior called with parameters that are given."""
+
+    def __init__(self, posterior: Any, params: dict[str, Tensor]) -> None:
+        self._posterior, self._params = posterior, params
+        self.draw, self.log_prob = posterior.draw, posterior.log_prob
+
+    def __call__(self, v: Tensor) -> Any:
+        return torch.func.functional_call(self._posterior, self._params, (v,))
+
+
 class Higher(_TorchRival):
     """By a functional copy of the posterior for each step."""
 
     name = "PyTorch + higher"
 
     def __init__(self, task: Task, device: str) -> None:
+        import higher
+
         super().__init__(task, device)
+        self._innerloop_ctx = higher.innerloop_ctx
         self._optimizer = torch.optim.Adam(self._posterior.parameters(), LEARNING_RATE, BETAS)
 
     def _differentiate(self, lower: list[Any], higher_noise: Any) -> None:
@@ -95,7 +151,7 @@ class Higher(_TorchRival):
                 parameter.grad = grad
             self._optimizer.step()
         self._theta_optimizer.zero_grad()
-        with higher.innerloop_ctx(self._posterior, self._optimizer) as (posterior, optimizer):
+        with self._innerloop_ctx(self._posterior, self._optimizer) as (posterior, optimizer):
             for noise in lower[self._task.lower_steps :]:
                 optimizer.step(self._lower(posterior, noise))
             self._higher(posterior, higher_noise).backward()
@@ -107,18 +163,23 @@ class TorchOpt(_TorchRival):
     name = "PyTorch + TorchOpt"
 
     def __init__(self, task: Task, device: str) -> None:
+        import torchopt
+
         super().__init__(task, device)
+        self._torchopt = torchopt
         self._optimizer = torchopt.MetaAdam(self._posterior, LEARNING_RATE, BETAS, eps_root=1e-16)
 
     def _differentiate(self, lower: list[Any], higher_noise: Any) -> None:
         for noise in lower[: self._task.lower_steps]:
             self._optimizer.step(self._lower(self._posterior, noise))
-            torchopt.stop_gradient(self._posterior)
-            torchopt.stop_gradient(self._optimizer)
-        kept = [torchopt.extract_state_dict(part, by="copy") for part in (self._posterior, self._optimizer)]
+            self._torchopt.stop_gradient(self._posterior)
+            self._torchopt.stop_gradient(self._optimizer)
+        kept = [
+            self._torchopt.extract_state_dict(part, by="copy") for part in (self._posterior, self._optimizer)
+        ]
         self._theta_optimizer.zero_grad()
         for noise in lower[self._task.lower_steps :]:
             self._optimizer.step(self._lower(self._posterior, noise))
         self._higher(self._posterior, higher_noise).backward()
         for part, state in zip((self._posterior, self._optimizer), kept, strict=True):
-            torchopt.recover_state_dict(part, state)
+            self._torchopt.recover_state_dict(part, state)

@@ -29,7 +29,8 @@ class AnnealedImportance(NamedTuple):
     Attributes:
         log_partition: log mean w of the forward run. It exceeds log Z by b nats with probability at most
             e^-b, and falls short of it where weights are missing.
-        standard_error: of `log_partition`, from the spread of the weights.
+        standard_error: of `log_partition`, by the jackknife over the weights; see
+            `annealed_importance_sampling` for how far it can be trusted.
         reverse_log_partition: -log mean 1/w of the reverse run, which errs upwards in the same sense.
         reverse_standard_error: of `reverse_log_partition`.
         lower: `log_partition` minus three standard errors.
@@ -70,6 +71,16 @@ def annealed_importance_sampling(
     Exact samples of p_n are not to be had, so the reverse run starts from the forward particles, resampled
     by their weights and moved by 100 sweeps at theta. It sees the modes that the forward run saw, no more:
     a gap between the two runs shows a path too short, no gap does not show that every mode was met.
+
+    The standard errors are the jackknife's. They say how an estimate varies with the key, and not its bias:
+    about half its variance, downwards in the forward run and upwards in the reverse one. Measured on GRBMs
+    with P = 20 to 2000, over the actual standard deviation, by the coefficient of variation c
+    of the weights:
+
+        c                                     0.6            2 to 5         40 to 150 (with the warning)
+        root mean square of the errors        0.97 to 1.07   0.98 to 1.10   0.93 to 1.11
+        their mean                            0.96 to 1.07   0.82 to 1.03   0.75 to 0.85
+        mean of c / sqrt(P), to first order   0.96 to 1.06   0.68 to 1.01   0.38 to 0.54
 
     Both runs are one compiled program, which holds two sets of particles at a time. Under an outer `jit`
     there is no warning; look at `effective_sample_size`.
@@ -139,12 +150,26 @@ class _LogMean(NamedTuple):
 
 
 def _log_mean(log_weights: Float[Array, " particles"]) -> _LogMean:
-    """Takes log mean w; its error is std(w) / (mean(w) sqrt(P)) by the delta method."""
+    """Takes log mean w; its error is by the jackknife, sqrt((P - 1) / P sum_i (l_i - mean l)^2).
+
+    l_i = log mean w without particle i. The spread of the weights over their mean, which is the same to first
+    order, is too low where a few heavy weights make the mean: they are seldom drawn, and swell both. (Miller,
+    Biometrika 1974; figures in `annealed_importance_sampling`.)
+    """
     num_particles = log_weights.size
     log_sum = jax.nn.logsumexp(log_weights)
-    effective = jnp.exp(2 * log_sum - jax.nn.logsumexp(2 * log_weights))
-    spread = jnp.maximum(num_particles / effective - 1, 0)
-    return _LogMean(log_sum - math.log(num_particles), jnp.sqrt(spread / (num_particles - 1)), effective)
+    log_fractions = jax.nn.log_softmax(log_weights)  # of the largest first, in whose size log_sum rounds
+    effective = jnp.exp(-jax.nn.logsumexp(2 * log_fractions))
+    spread = (num_particles - 1) * jnp.var(_log_rest(log_fractions))
+    return _LogMean(log_sum - math.log(num_particles), jnp.sqrt(spread), effective)
+
+
+def _log_rest(log_fractions: Float[Array, " particles"]) -> Float[Array, " particles"]:
+    """log(1 - p_i), to full precision also where one p_i is nearly all of the sum."""
+    is_heaviest = jnp.arange(log_fractions.size) == log_fractions.argmax()
+    of_heaviest = jax.nn.logsumexp(jnp.where(is_heaviest, -jnp.inf, log_fractions))
+    others = jnp.where(is_heaviest, 0, jnp.exp(log_fractions))  # at most 1/2 each
+    return jnp.where(is_heaviest, of_heaviest, jnp.log1p(-others))
 
 
 def _resample(rng_key: Key[Array, ""], log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:

@@ -18,6 +18,7 @@ from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BilevelProblem, LevelNoise
+from bism_jax.methods.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods.model_checks import check_latent_model
 from bism_jax.models import Model, as_model
 from bism_jax.objectives import Divergence, LatentSample, Objective, latent_score, marginal_score
@@ -111,6 +112,8 @@ def gradient_bias(
     score_at = _exact_score(energy)
     theta, phi, batch = jax.tree.map(jnp.asarray, (theta, phi, v))
     check_latent_model(energy, posterior, theta, phi, batch)
+    check_lower_density(posterior, phi, batch, divergence)
+    check_higher_density(posterior, phi, batch, objective)
 
     losses = BilevelProblem(energy.apply, posterior.apply, objective, divergence)
     comparison = _Comparison(losses, optimizer, score_at, tuple(lower_steps), tuple(num_steps))

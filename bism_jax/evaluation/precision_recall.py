@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from bism_jax import checks
 from bism_jax.evaluation.features import Features, checked_pair
+from bism_jax.evaluation.squared_distances import squared_distances
 from bism_jax.jax_switches import with_transfers
 
 _PAIRS_AT_A_TIME = 2**22
@@ -65,7 +66,7 @@ def _inside_each_other(
 
 def _squared_radii(num_neighbours: int, x: Float[Array, "rows d"]) -> Float[Array, " rows"]:
     def squared_radius(row: Array) -> Float[Array, ""]:
-        nearest = -jax.lax.top_k(-_squared_distances(row, x), num_neighbours + 1)[0]
+        nearest = -jax.lax.top_k(-squared_distances(row, x), num_neighbours + 1)[0]
         return nearest[num_neighbours]  # the nearest is the row itself
 
     return jax.lax.map(squared_radius, x, batch_size=_rows_at_a_time(x))
@@ -75,17 +76,9 @@ def _is_inside(
     points: Float[Array, "rows d"], x: Float[Array, "other d"], squared_radii: Float[Array, " other"]
 ) -> Bool[Array, " rows"]:
     def is_inside(row: Array) -> Bool[Array, ""]:
-        return (_squared_distances(row, x) <= squared_radii).any()
+        return (squared_distances(row, x) <= squared_radii).any()
 
     return jax.lax.map(is_inside, points, batch_size=_rows_at_a_time(x))
-
-
-def _squared_distances(row: Float[Array, " d"], x: Float[Array, "rows d"]) -> Float[Array, " rows"]:
-    norms = (row**2).sum() + (x**2).sum(axis=1)
-    squared = norms - 2 * jnp.matmul(x, row, precision=jax.lax.Precision.HIGHEST)
-    # Equal rows, as those of a collapsed sampler, have balls of radius 0, which rounding must not miss.
-    rounding = 4 * jnp.finfo(x.dtype).eps * len(row) ** 0.5 * norms
-    return jnp.where(squared > rounding, squared, 0)
 
 
 def _rows_at_a_time(x: Array) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.evaluation.squared_distances import squared_distances
 from bism_jax.jax_switches import with_transfers
 
 _PAIRS_AT_A_TIME = 2**22
@@ -37,11 +38,10 @@ def maximum_mean_discrepancy(
             differ, of both samples together, of which at most 1000 of each are looked at.
 
     Raises:
-        ValueError: where a sample has fewer than two rows, the shapes of the rows differ, or the bandwidth
-            is not above 0.
+        ValueError: where a sample has fewer than two rows or rows that are not finite, the shapes of the
+            rows differ, or the bandwidth is not above 0.
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    _check("maximum_mean_discrepancy", x, y)
+    x, y = _checked("maximum_mean_discrepancy", x, y)
     if bandwidth is not None and not isinstance(bandwidth, jax.Array):
         checks.positive("bandwidth", bandwidth)
     return _maximum_mean_discrepancy(x, y, bandwidth)
@@ -59,16 +59,16 @@ def energy_distance(x: Sample, y: Sample) -> Float[Array, ""]:
         y: another, whose number of rows may differ.
 
     Raises:
-        ValueError: where a sample has fewer than two rows or the shapes of the rows differ.
+        ValueError: where a sample has fewer than two rows or rows that are not finite, or the shapes of the
+            rows differ.
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    _check("energy_distance", x, y)
+    x, y = _checked("energy_distance", x, y)
     return _energy_distance(x, y)
 
 
 @jax.jit
 def _maximum_mean_discrepancy(x: Array, y: Array, bandwidth: Array | None) -> Float[Array, ""]:
-    x, y = _centred(x, y)
+    x, y = _as_vectors(x), _as_vectors(y)
     if bandwidth is None:
         bandwidth = _median_distance(x, y)
 
@@ -80,7 +80,7 @@ def _maximum_mean_discrepancy(x: Array, y: Array, bandwidth: Array | None) -> Fl
 
 @jax.jit
 def _energy_distance(x: Array, y: Array) -> Float[Array, ""]:
-    x, y = _centred(x, y)
+    x, y = _as_vectors(x), _as_vectors(y)
     return 2 * _mean_of_pairs(jnp.sqrt, x, y) - _mean_of_pairs(jnp.sqrt, x) - _mean_of_pairs(jnp.sqrt, y)
 
 
@@ -89,11 +89,11 @@ def _mean_of_pairs(
 ) -> Float[Array, ""]:
     """The mean of fn(|x_i - y_j|^2) over all pairs, or over the pairs i != j of one sample."""
     one_sample = y is None
-    others = x if y is None else y
+    x, others = _centred(x, x if y is None else y)
 
     def row_sum(inputs: tuple[Array, Array]) -> Float[Array, ""]:
         row, index = inputs
-        values = fn(_squared_distances(row, others))
+        values = fn(squared_distances(row, others))
         return values.sum() - values[index] if one_sample else values.sum()
 
     batch_size = max(1, _PAIRS_AT_A_TIME // len(others))
@@ -101,32 +101,48 @@ def _mean_of_pairs(
     return sums.mean() / (len(others) - one_sample)
 
 
-def _squared_distances(row: Float[Array, " d"], y: Float[Array, "other d"]) -> Float[Array, " other"]:
-    # By products of matrices, since the differences would take d times the memory.
-    products = jnp.matmul(y, row, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum((row**2).sum() + (y**2).sum(axis=1) - 2 * products, 0)
-
-
 def _median_distance(x: Float[Array, "rows d"], y: Float[Array, "other d"]) -> Float[Array, ""]:
-    rows = jnp.concatenate([sample[:: -(-len(sample) // _MEDIAN_ROWS)] for sample in (x, y)])
-    squared = jax.vmap(partial(_squared_distances, y=rows))(rows)
+    rows = jnp.concatenate([sample[:: -(-len(sample) // _MEDIAN_ROWS)] for sample in _centred(x, y)])
+    squared = jax.vmap(partial(squared_distances, x=rows))(rows)
     distances = jnp.sqrt(squared[jnp.triu_indices(len(rows), k=1)])
-    # Rows that are equal, as those of a collapsed sampler, have no distance to scale a kernel by.
-    return jnp.nanmedian(jnp.where(distances > 0, distances, jnp.nan))
+    # Rows that are equal, as those of a collapsed sampler, have no distance to scale a kernel by. Where all
+    # are, every kernel is 1 whatever its bandwidth.
+    median = jnp.nanmedian(jnp.where(distances > 0, distances, jnp.nan))
+    return jnp.where(jnp.isnan(median), 1.0, median)
 
 
-def _centred(x: Array, y: Array) -> tuple[Array, Array]:
-    """Rows as vectors around their common mean, which keeps the squared distances accurate."""
-    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
+def _as_vectors(x: Array) -> Float[Array, "rows d"]:
+    return x.reshape(len(x), -1)
+
+
+def _centred(
+    x: Float[Array, "rows d"], y: Float[Array, "other d"]
+) -> tuple[Float[Array, "rows d"], Float[Array, "other d"]]:
+    """Around their common mean, which keeps the squared distances accurate."""
     mean = (x.mean(axis=0) + y.mean(axis=0)) / 2
     return x - mean[None], y - mean[None]
 
 
-def _check(caller: str, x: Sample, y: Sample) -> None:
+def _checked(caller: str, x: Sample, y: Sample) -> tuple[Array, Array]:
+    """Both samples in float32 at least, since the squares of a half-precision row overflow."""
     for name, sample in (("x", x), ("y", y)):
-        if sample.ndim == 0 or len(sample) < 2:
-            raise ValueError(f"{caller} needs at least two rows of {name}, whose shape is {sample.shape}.")
+        if np.ndim(sample) == 0 or len(sample) < 2:
+            raise ValueError(
+                f"{caller} needs at least two rows of {name}, whose shape is {np.shape(sample)}."
+            )
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"{caller} needs rows of one shape, but x has shape {x.shape} and y has shape {y.shape}."
         )
+    return _as_real("x", x), _as_real("y", y)
+
+
+def _as_real(name: str, sample: Sample) -> Array:
+    if not isinstance(sample, jax.core.Tracer):
+        finite = np.isfinite(np.asarray(sample, np.float64)).reshape(len(sample), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"{name}: {(~finite).sum()} rows hold NaN or infinite values, the first of them row "
+                f"{np.argmin(finite)}; leave them out, and report their number beside the distance."
+            )
+    return jnp.asarray(sample, jnp.promote_types(jnp.result_type(sample), jnp.float32))

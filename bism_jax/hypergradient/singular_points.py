@@ -15,17 +15,23 @@ from jaxtyping import PyTree
 from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
 from bism_jax.jaxprs import PLAIN_CALLS, bodies, dependent_equations, is_inexact, sub_jaxprs
 
-# Primitives with points where their derivative is infinite: where those are, and the operand that leads
-# there.
-_SINGULAR: dict[str, tuple[Callable[..., Any], int]] = {
-    "sqrt": (lambda x: x == 0, 0),
-    "rsqrt": (lambda x: x == 0, 0),
-    "cbrt": (lambda x: x == 0, 0),
-    "log": (lambda x: x == 0, 0),
-    "integer_pow": (lambda x: x == 0, 0),
-    "pow": (lambda x, y: (x == 0) & (y < 1), 0),
-    "div": (lambda x, y: y == 0, 1),
+
+def _is_not_finite(x: Any, y: Any) -> Any:
+    return ~(jnp.isfinite(x) & jnp.isfinite(y))
+
+
+# Primitives with points where their derivative is not finite, and where those are.
+_SINGULAR: dict[str, Callable[..., Any]] = {
+    "sqrt": lambda x: ~(x > 0),
+    "rsqrt": lambda x: ~(x > 0),
+    "log": lambda x: ~(x > 0),
+    "cbrt": lambda x: x == 0,
+    "integer_pow": lambda x: x == 0,
+    "pow": lambda x, y: ~(x > 0) & (y < 1),
+    "div": lambda x, y: (y == 0) | _is_not_finite(x, y),
 }
+# A value that is not finite, in a branch that is not taken, makes a NaN of a cotangent of zero.
+_SINGULAR_PRODUCT = {"mul": _is_not_finite}
 
 
 def differentiable(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -74,8 +80,14 @@ def _is_singular(eqn: JaxprEqn) -> bool:
     name = eqn.primitive.name
     if name not in _SINGULAR or (name == "integer_pow" and eqn.params["y"] > 0):
         return False
-    operand = eqn.invars[_SINGULAR[name][1]]
-    return is_inexact(operand.aval) and not (isinstance(operand, Literal) and operand.val != 0)
+    operand = eqn.invars[1 if name == "div" else 0]
+    return jnp.issubdtype(operand.aval.dtype, jnp.floating) and not isinstance(operand, Literal)
+
+
+def _is_product(eqn: JaxprEqn) -> bool:
+    return eqn.primitive.name in _SINGULAR_PRODUCT and all(
+        jnp.issubdtype(atom.aval.dtype, jnp.floating) and not isinstance(atom, Literal) for atom in eqn.invars
+    )
 
 
 def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
@@ -92,7 +104,7 @@ def _evaluate(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[
 
 def _evaluate_equation(eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
     name = eqn.primitive.name
-    if _is_singular(eqn):
+    if _is_singular(eqn) or _is_product(eqn):
         return [_evaluate_singular(eqn, operands)]
     if name in PLAIN_CALLS:
         return _evaluate(*next(bodies(eqn)), operands)
@@ -110,14 +122,12 @@ def _evaluate_flat(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]
 
 
 def _evaluate_singular(eqn: JaxprEqn, operands: list[Any]) -> Any:
-    """The same value; away from the singular point the same derivatives, there 0, to every order.
+    """The same value; away from the singular points the same derivatives, there 0, to every order.
 
-    The operand is moved off the point as well, since an infinite derivative times a zero would be NaN.
+    The operands are moved off the points as well, since an infinite derivative times a zero would be NaN.
     """
-    is_singular_at, index = _SINGULAR[eqn.primitive.name]
-    is_singular = is_singular_at(*operands)
-    moved = list(operands)
-    moved[index] = jnp.where(is_singular, jnp.ones_like(operands[index]), operands[index])
+    is_singular = (_SINGULAR | _SINGULAR_PRODUCT)[eqn.primitive.name](*operands)
+    moved = [jnp.where(is_singular, jnp.ones_like(operand), operand) for operand in operands]
     constant = jax.lax.stop_gradient(eqn.primitive.bind(*operands, **eqn.params))
     return jnp.where(is_singular, constant, eqn.primitive.bind(*moved, **eqn.params))
 

@@ -106,6 +106,12 @@ class BilevelProblem:
             return self.energy_fn
         return without_features(self.energy_fn)
 
+    @property
+    def moves_latents(self) -> bool:
+        """Whether the objective takes the Jacobian of a score in which h moves with v."""
+        is_pointwise = isinstance(self.objective, PointwiseObjective)
+        return not is_pointwise and getattr(self.objective, "latents", "moving") == "moving"
+
     def draw_visible_noise(self, rng_key: Key[Array, ""], v: Array, sample_shape: tuple[int, ...]) -> Noise:
         """The objective's noise with leading axes `sample_shape`."""
         noise = self.objective.draw_noise(rng_key, self.shard.global_batch(v), sample_shape)
@@ -186,7 +192,7 @@ class BilevelProblem:
 
     def _score_fn(self, theta: Params, phi: Params, trunk: Trunk, latent: Noise) -> ScoreFn:
         """The field of one particle a data point, for an objective that takes its Jacobian."""
-        if getattr(self.objective, "latents", "moving") == "moving":
+        if self.moves_latents:
             return moving_latent_score(self.energy, self.posterior_fn, theta, phi, latent)
         sample = sample_latents(self.posterior_fn(phi, trunk.points), latent)
         return latent_score(self.energy, self.posterior_fn, theta, phi, sample)

@@ -15,8 +15,10 @@ from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, St
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
 from bism_jax.methods.capabilities import require_posterior
+from bism_jax.methods.data_checks import check_batch
+from bism_jax.methods.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods.iteration_counts import count_iterations
-from bism_jax.methods.model_checks import check_latent_model
+from bism_jax.methods.model_checks import check_latent_model, check_moving_latents
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.pickling import PicklableMethod
@@ -133,8 +135,13 @@ class BiSM(PicklableMethod):
         )
 
         def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> LatentState:
+            check_batch(self.objective, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
             check_latent_model(energy, posterior, theta, phi, batch)
+            if losses.moves_latents:
+                check_moving_latents(posterior, phi, batch)
+            check_lower_density(posterior, phi, batch, self.divergence)
+            check_higher_density(posterior, phi, batch, self.objective)
             return LatentState(
                 theta,
                 phi,

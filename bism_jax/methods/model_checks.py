@@ -39,6 +39,30 @@ def check_latent_model(
         )
 
 
+def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "batch *visible"]) -> None:
+    """Checks that the samples of a posterior move with v where its log-probability does.
+
+    Raises:
+        ValueError: where they do not, so that the Jacobian of the score would lack a term.
+    """
+
+    def sample(v: Array) -> Array:
+        distribution = posterior.apply(phi, v)
+        noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
+        return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise)).h
+
+    def log_prob(v: Array, h: Array) -> Array:
+        return posterior.apply(phi, v).log_prob(h)
+
+    h = jax.eval_shape(sample, batch)
+    if has_gradient(log_prob, 0, batch, h) and not has_gradient(sample, 0, batch):
+        raise ValueError(
+            f"posterior_fn={posterior.name} draws samples that do not move with v, though their log_prob "
+            "depends on v: the Jacobian of the score would lack a term. Sample from the same function of v, "
+            "or pass SSM(latents='fixed') and know that it is no bound."
+        )
+
+
 def check_free_energy(energy: Model, theta: Params, batch: Float[Array, "batch *visible"]) -> None:
     """Checks a free energy F(theta, v) on a batch; raises as `check_latent_model`."""
     _check_energy(energy, theta, batch)

@@ -9,6 +9,7 @@ from bism_jax import checks
 from bism_jax.jaxprs import is_within_jit
 from bism_jax.models import Model
 from bism_jax.objectives import draw_latents
+from bism_jax.precision import as_working
 from bism_jax.typing import Params
 
 _COMPILE_FAST = {"xla_backend_optimization_level": 0}
@@ -47,7 +48,7 @@ def init_free_energy(
         return _given(init_params)[0]
     if energy.init is None:
         raise _missing(energy, "energy_fn")
-    return energy.init(rng_key, batch, method="free_energy")
+    return jax.tree.map(as_working, energy.init(rng_key, batch, method="free_energy"))
 
 
 def init_joint_energy(
@@ -85,7 +86,8 @@ def init_module(
         # Compiled, the forward pass is dropped as dead code; the rest runs once, so compiling is the cost.
         # JAX takes options from the outermost jit only.
         is_slow = jax.default_backend() == "cpu" and not is_within_jit()
-        return jax.jit(model.init, compiler_options=_COMPILE_FAST if is_slow else None)(rng_key, *args)
+        params = jax.jit(model.init, compiler_options=_COMPILE_FAST if is_slow else None)(rng_key, *args)
+        return jax.tree.map(as_working, params)
     except Exception as error:
         if str(error).startswith(argument):
             raise
@@ -102,7 +104,7 @@ def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
     for name, params in zip(("theta", "phi"), init_params, strict=True):
         if name == "theta" or params is not None:
             checks.parameters(f"init_params: {name}", params)
-    return init_params
+    return jax.tree.map(as_working, init_params)
 
 
 def _missing(model: Model, argument: str) -> ValueError:

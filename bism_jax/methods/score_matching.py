@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
+from bism_jax.methods.data_checks import check_batch
 from bism_jax.methods.free_energy import UniformBinary, exact_free_energy
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.pickling import PicklableMethod
@@ -70,6 +71,7 @@ class ScoreMatching(PicklableMethod):
         shard = BatchShard(axis_name)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
+            check_batch(self.objective, batch)
             theta = model.init(rng_key, batch, init_params)
             return EnergyState(theta, self.optimizer.init(theta), jnp.zeros((), jnp.int32))
 

@@ -14,6 +14,8 @@ from bism_jax import checks
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
+from bism_jax.methods.data_checks import check_batch
+from bism_jax.methods.density_checks import check_lower_density
 from bism_jax.methods.iteration_counts import count_iterations
 from bism_jax.methods.lower_level import fit_posterior
 from bism_jax.methods.model_checks import check_latent_model
@@ -145,8 +147,10 @@ class VaGES(PicklableMethod):
         losses = BilevelProblem(energy.apply, posterior.apply, self.objective, self.divergence, shard=shard)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
+            check_batch(self.objective, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
             check_latent_model(energy, posterior, theta, phi, batch)
+            check_lower_density(posterior, phi, batch, self.divergence)
             opt_states = (self.optimizers.theta.init(theta), self.optimizers.phi.init(phi))
             return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
 

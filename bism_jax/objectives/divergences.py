@@ -72,6 +72,9 @@ class Fisher:
 
     grad_h is partial (the parameters of q held); phi is differentiated through h_k and those
     parameters. (Bao et al., NeurIPS 2020, arXiv 2010.07856, sec. 3.)
+
+    It is for densities whose |grad_h log q|^2 has a finite mean: on the real line as a rule, and none that
+    is relaxed to an edge, such as the Concrete one. Methods refuse the others.
     """
 
     def loss(

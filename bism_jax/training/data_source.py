@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bism_jax import checks
+from bism_jax.precision import as_working
 
 
 class DataSource(Protocol):
@@ -65,7 +66,7 @@ def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSou
         array = data if isinstance(data, np.ndarray) else np.asarray(data)
         checks.data_array(array)
         checks.batch_fits(batch_size, len(array))
-        return ArraySource(array, batch_size, seed)
+        return ArraySource(_storable(array), batch_size, seed)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list):
         checks.batch_fits(batch_size, len(data))
         return RandomAccessSource(data, batch_size, seed)
@@ -91,6 +92,11 @@ def _as_array(item: Any) -> np.ndarray:
             "train on."
         )
     return np.array(item)
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """As it is in the dtypes of 2 to 8 bytes, which every device can store and gather; longdouble is none."""
+    return array if array.dtype.itemsize in (2, 4, 8) else as_working(array)
 
 
 class _Shuffle:
@@ -178,7 +184,7 @@ class RandomAccessSource:
             raise ValueError(f"data has rows of more than one shape: {shapes}; they must all be alike.")
         batch = np.stack(arrays)
         checks.data_array(batch)
-        return batch
+        return _storable(batch)
 
 
 class IterableSource:
@@ -244,7 +250,7 @@ class IterableSource:
                 checks.data_array(batch)
                 if shape is None or batch.shape == shape:
                     self._check_dtype(batch.dtype)
-                    return batch
+                    return _storable(batch)
                 self._skip(batch.shape, shape)
             self._iterator = iter(self._iterable)
         raise ValueError(

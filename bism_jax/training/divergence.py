@@ -97,7 +97,8 @@ def _cause(
     largest = float(jnp.finfo(dtype).max)
     last = max((float(values[-1]) for values in recent.values()), default=0.0)
     facts = {"dtype": dtype.name, "largest": largest}
-    if last > _NEAR_OVERFLOW * largest or (not recent and jnp.finfo(dtype).bits < 32):
+    has_few_digits = jnp.finfo(dtype).bits < 32
+    if has_few_digits and (not recent or last > _NEAR_OVERFLOW * largest):
         return "overflow", facts
     if not recent:
         return ("derivative" if np.isfinite(bad["loss"]) else "value"), facts
@@ -106,4 +107,4 @@ def _cause(
     if growth.get(name, 0.0) >= _GROWTH:
         count = min(_WINDOW, len(recent[name]))
         return "growth", {**facts, "name": name, "factor": growth[name], "count": count}
-    return "sudden", facts
+    return ("overflow" if last > _NEAR_OVERFLOW * largest else "sudden"), facts

@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 
 from bism_jax import checks
 from bism_jax.methods import BiSM
+from bism_jax.precision import as_working
 from bism_jax.training.callbacks import Callback
 from bism_jax.training.checkpoint import CheckpointStore, describe
 from bism_jax.training.data_source import DataSource, as_data_source
@@ -75,7 +76,10 @@ def fit(
         posterior_fn: q, a module called as `(v)`, or a function `(phi, v)`; returns a distribution of
             batch shape `(B,)` and event shape `latent`. None for a method that needs none.
         data: an array `[rows, *visible]` of floats, shuffled each epoch; a source with `__len__` and
-            `__getitem__`; or an iterable of batches `[B, *visible]`.
+            `__getitem__`; or an iterable of batches `[B, *visible]`. Data and parameters of any floating
+            dtype are computed with in float32: float16, bfloat16 and float8 are converted, batch by batch;
+            float64 and longer are rounded, or computed with in float64 under `jax_enable_x64`, and refused
+            where they do not fit. A network may compute in another by its own `dtype`.
         method: how to train; `BiSM()` by default.
         init_params: `(theta, phi)`; required for plain functions.
         num_steps: iterations in all, those of a resumed run included.
@@ -95,6 +99,10 @@ def fit(
     Raises:
         ValueError: for data, a model, an option or a checkpoint that does not fit, before compilation.
         DivergenceError: where a loss or a gradient stops being finite.
+
+    Warns:
+        UserWarning: for data or a posterior that the method's objective can be evaluated on but not be
+            right for, such as data of zeros and ones.
     """
     method = BiSM() if method is None else method
     checks.instance("method", method, Method, "BiSM()")
@@ -109,7 +117,7 @@ def fit(
             layout = make_layout(parallel, batch_size)
 
             init_key, loop_key = jax.random.split(key)
-            example = jnp.asarray(source.example())
+            example = jnp.asarray(as_working(source.example()))
             method_state = algorithm.init(init_key, example)
             release_freed_memory()
             state = start_state(method_state, loop_key, ema_decay)

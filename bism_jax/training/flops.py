@@ -76,7 +76,8 @@ def _of_equation(eqn: JaxprEqn, while_turns: int) -> float:
         return 2 * size * math.prod(_shape(eqn.invars[0])[axis] for axis in contracted)
     if name == "conv_general_dilated":
         kernel = _shape(eqn.invars[1])
-        return 2 * size * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        products = 2 * size * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+        return products // math.prod(eqn.params["lhs_dilation"])  # between whose rows are zeros
     return max([size, *map(_size, eqn.invars)])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree, UInt
 
 from bism_jax.jaxprs import contains_primitive
+from bism_jax.precision import as_working
 from bism_jax.training.data_source import DataSource
 from bism_jax.training.devices import Layout
 from bism_jax.typing import Params, StepFn
@@ -101,7 +102,7 @@ class TrainingLoop:
 
     def _batch(self, data: Array | None, selection: Array, index: Any) -> Array:
         selected = selection[index]
-        return self._layout.constrain(selected if data is None else data[selected])
+        return as_working(self._layout.constrain(selected if data is None else data[selected]))
 
     def _once(self, state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
         state, info = self._iterate(state, self._batch(data, selection, 0))

@@ -17,6 +17,7 @@ from bism_jax import checks
 from bism_jax.hypergradient import Implicit, StopGradient, Strategy, Truncated, Unrolled
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BiSM
+from bism_jax.precision import as_working
 from bism_jax.training.flops import count_flops
 from bism_jax.typing import Method, Params, StepFn
 
@@ -119,7 +120,7 @@ def plan(
         )
     if memory_budget is not None:
         checks.positive_int("memory_budget", memory_budget, alternative="None")
-    batch = jnp.asarray(batch)
+    batch = jnp.asarray(as_working(batch))
     checks.floating_tree("batch", batch)
     given = _all_strategies(method) if strategies is None else tuple(strategies)
     if not given:

@@ -1,0 +1,20 @@
+"""Squared distances between rows, of which equal ones have none."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def squared_distances(row: Float[Array, " d"], x: Float[Array, "rows d"]) -> Float[Array, " rows"]:
+    """|row - x_i|^2, and exactly 0 where it is within rounding of 0.
+
+    The rows should be centred, since what is left of a distance between rows far from the origin is rounding.
+    """
+    norms = (row**2).sum() + (x**2).sum(axis=1)
+    # By products of matrices, since the differences would take d times the memory.
+    squared = norms - 2 * jnp.matmul(x, row, precision=jax.lax.Precision.HIGHEST)
+    # Equal rows, as those of a collapsed sampler, would otherwise be a root of the rounding error apart.
+    rounding = 4 * jnp.finfo(x.dtype).eps * len(row) ** 0.5 * norms
+    return jnp.where(squared > rounding, squared, 0)
