@@ -15,6 +15,9 @@ def working_dtype(dtype: Any) -> np.dtype:
     Squares overflow beyond 256 in float16, whose largest number is 65,504; eight bits of bfloat16 lose an
     update of a thousandth; float8 has fewer. Every number of these is one of float32 too. JAX's own float is
     float64 under `jax_enable_x64`, otherwise float32.
+
+    Modules draw their parameters in that of their input, so that the data decides: float32 data trains the
+    same float32 model whether JAX is set to float64 or not.
     """
     return np.dtype(jnp.float32 if np.dtype(dtype).itemsize < 8 else jax.dtypes.canonicalize_dtype(float))
 

@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 from bism_jax import checks
 from bism_jax.models.coupling_flow import CouplingFlow, require_flowjax
 from bism_jax.models.mlp import MLP
-from bism_jax.models.parameter_dtype import parameter_dtype
+from bism_jax.precision import working_dtype
 from bism_jax.typing import Params
 
 
@@ -132,4 +132,4 @@ class FlowPosterior(nn.Module):
                 f"encoder returns {returned} for v of shape {v.shape}; it must return [batch, context]: "
                 "flatten its output."
             )
-        return context.astype(parameter_dtype(v))
+        return context.astype(working_dtype(v.dtype))

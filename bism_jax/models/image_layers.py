@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bism_jax.models.parameter_dtype import parameter_dtype
+from bism_jax.precision import working_dtype
 
 _POWER_ITERATIONS = 8
 _CACHED_BYTES = 2**18
@@ -49,14 +49,14 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.channels)
         fan_in = self.size**2 * x.shape[-1]
         dtype = self.dtype or x.dtype
-        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, parameter_dtype(x))
+        kernel = self.param("kernel", uniform_fan_in(fan_in), shape, working_dtype(x.dtype))
         if self.spectral_norm:
             kernel = kernel / largest_singular_value(kernel.reshape(-1, self.channels))
         if self.reduce == "mean":
             kernel = _averaging_kernel(kernel)
         x = self._convolve(x.astype(dtype), kernel.astype(dtype))
         if self.use_bias:
-            bias = self.param("bias", uniform_fan_in(fan_in), (self.channels,), parameter_dtype(x))
+            bias = self.param("bias", uniform_fan_in(fan_in), (self.channels,), working_dtype(x.dtype))
             x = x + bias.astype(dtype)[None, None, None]
         return x
 
@@ -115,7 +115,7 @@ def _map_rows(fn: Callable[[Array, Array], Array], x: Array, kernel: Array, chan
 def dense(x: Float[Array, "*batch inputs"], width: int, name: str | None = None) -> Array:
     """A linear layer of x, `[..., width]`, initialised as the convolutions are."""
     init = uniform_fan_in(x.shape[-1])
-    layer = nn.Dense(width, kernel_init=init, bias_init=init, param_dtype=parameter_dtype(x), name=name)
+    layer = nn.Dense(width, kernel_init=init, bias_init=init, param_dtype=working_dtype(x.dtype), name=name)
     return layer(x)
 
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.models.parameter_dtype import parameter_dtype
+from bism_jax.precision import working_dtype
 from bism_jax.typing import Params
 
 
@@ -89,7 +89,7 @@ class LinearGaussian(nn.Module):
 
     @nn.compact
     def _parameters(self, v: Float[Array, "batch visible"]) -> dict[str, Array]:
-        num_visible, dtype = _num_visible(v), parameter_dtype(v)
+        num_visible, dtype = _num_visible(v), working_dtype(v.dtype)
         limit = 1 / math.sqrt(self.num_latent)
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bism_jax.models.parameter_dtype import parameter_dtype
+from bism_jax.precision import working_dtype
 
 
 class MLP(nn.Module):
@@ -26,7 +26,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
         """`[..., inputs] -> [..., num_outputs]`."""
-        dtype = parameter_dtype(x)
+        dtype = working_dtype(x.dtype)
         for width in self.widths:
             x = self.activation(nn.Dense(width, param_dtype=dtype)(x))
         return nn.Dense(self.num_outputs, param_dtype=dtype)(x)

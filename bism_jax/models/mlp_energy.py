@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.models.mlp import MLP
-from bism_jax.models.parameter_dtype import parameter_dtype
+from bism_jax.precision import working_dtype
 
 
 class MLPEnergy(nn.Module):
@@ -36,8 +36,8 @@ class MLPEnergy(nn.Module):
     ) -> Float[Array, " batch"]:
         """E(v, h), `[B]`."""
         v = v.reshape(v.shape[0], -1)
-        b = self.param("b", nn.initializers.zeros, v.shape[1:], parameter_dtype(v))
-        log_std = self.param("log_std", nn.initializers.zeros, v.shape[1:], parameter_dtype(v))
+        b = self.param("b", nn.initializers.zeros, v.shape[1:], working_dtype(v.dtype))
+        log_std = self.param("log_std", nn.initializers.zeros, v.shape[1:], working_dtype(v.dtype))
         quadratic = 0.5 * ((v - b[None]) ** 2 * jnp.exp(-2 * log_std)[None]).sum(axis=-1)
         joint = jnp.concatenate([v, h], axis=-1)
         interaction = MLP(self.widths, 1, jax.nn.softplus)(joint)[:, 0]

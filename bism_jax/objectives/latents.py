@@ -48,8 +48,8 @@ def draw_latents(posterior: Posterior, rng_key: Key[Array, ""]) -> Array:
     Left to itself numpyro draws in float64 wherever JAX is set to it.
     """
     h = posterior.sample(rng_key)
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(posterior) if hasattr(leaf, "dtype")]
-    floating = [dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    arrays = [leaf for leaf in jax.tree.leaves(posterior) if hasattr(leaf, "dtype")]
+    floating = [leaf for leaf in arrays if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return h.astype(jnp.result_type(*floating)) if floating and jnp.issubdtype(h.dtype, jnp.floating) else h
 
 
