@@ -87,11 +87,12 @@ def test_exact_gradient_against_finite_differences_of_the_closed_form(x64):
     np.testing.assert_allclose(ravel_pytree(found)[0], expected, rtol=1e-7)
 
 
-def test_bias_without_unrolling_and_its_standard_error_against_closed_forms(x64):
+@pytest.mark.parametrize("latents", ["moving", "fixed"])
+def test_bias_without_unrolling_and_its_standard_error_against_closed_forms(x64, latents):
     """At the exact posterior the N = 0 gradient is that of the same score with the posterior held.
 
     There the score is s_0 + D (h - mu(v)) with s_0 = -(v - b - W mu) / sigma^2 and D = 0, whose derivative
-    in theta is not 0 and brings the noise.
+    in theta is not 0 and brings the noise. With h moving the trace has the term W^T gain / sigma^2 too.
     """
     theta, v, num_draws = linear_theta(), normal(6, 3, seed=4), 8000
     phi = exact_gaussian(theta)
@@ -103,7 +104,9 @@ def test_bias_without_unrolling_and_its_standard_error_against_closed_forms(x64)
         return -(v - b - np.outer(mean, weights)) / variance
 
     def held(theta):
-        return 0.5 * (residual(theta) ** 2).sum() / len(v) - 3 / linear_arrays(theta)[2]
+        weights, _, variance = linear_arrays(theta)
+        trace = (weights @ gain if latents == "moving" else 0) - 3
+        return 0.5 * (residual(theta) ** 2).sum() / len(v) + trace / variance
 
     exact = finite_differences(lambda theta: exact_objective(theta, v), theta)
     direct = finite_differences(held, theta)
@@ -112,7 +115,8 @@ def test_bias_without_unrolling_and_its_standard_error_against_closed_forms(x64)
     of_log_std = 4 * ((score @ weights) ** 2).sum() * posterior_variance / variance**2
     standard_error = np.sqrt((of_weights + of_log_std) / len(v) ** 2 / num_draws)
 
-    options = {"objective": SM(), "num_steps": (0,), "lower_steps": (0,), "num_draws": num_draws}
+    objective = SM(latents=latents)
+    options = {"objective": objective, "num_steps": (0,), "lower_steps": (0,), "num_draws": num_draws}
     found = measure_linear(theta, phi, v, rng_key(), **options)
     np.testing.assert_allclose(found.standard_error, [[standard_error]], rtol=0.05)
     norm = np.linalg.norm(direct - exact)

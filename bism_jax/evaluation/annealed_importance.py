@@ -73,11 +73,10 @@ def annealed_importance_sampling(
     a gap between the two runs shows a path too short, no gap does not show that every mode was met.
 
     The standard errors are the jackknife's. They say how an estimate varies with the key, and not its bias,
-    downwards in the forward run and upwards in the reverse one: about half its variance, and where the warning
-    is given up to 1.7 standard deviations, so that three errors hold log Z half to two thirds of the time.
-    Measured on GRBMs
-    with P = 20 to 2000, over the actual standard deviation, by the coefficient of variation c
-    of the weights:
+    downwards in the forward run and upwards in the reverse one: about half its variance, and where the
+    warning is given up to 1.7 standard deviations, so that three errors hold log Z half to two thirds of the
+    time. Measured on GRBMs with P = 20 to 2000, over the actual standard deviation, by the coefficient of
+    variation c of the weights:
 
         c                                     0.6            2 to 5         34 to 150 (with the warning)
         root mean square of the errors        0.96 to 1.07   0.98 to 1.10   0.93 to 1.11
