@@ -14,8 +14,11 @@ Cause = Literal["value", "derivative", "overflow", "growth", "sudden"]
 
 _ADVICE: dict[Cause, str] = {
     "value": (
-        "The loss itself is not finite in the first iteration: look at the initial parameters, and at "
-        "logarithms, roots and quotients in the energy and the posterior."
+        "The loss itself is not finite in the first iteration. Either a derivative in it is infinite (that "
+        "of a norm or a root at zero, or a logarithm or quotient, in the energy or the posterior: add a "
+        "small number under the root; jax.config.update('jax_debug_nans', True) finds the place), or the "
+        "lower level "
+        "diverged within the steps of one iteration: lower the learning rate of phi or clip its gradients."
     ),
     "derivative": (
         "The loss is finite and its gradient is not, in the first iteration: a derivative is infinite where "
