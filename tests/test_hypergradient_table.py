@@ -167,7 +167,7 @@ def test_each_cell_is_a_finite_difference(x64, strategy, orders):
     for way, row, reference in zip(WAYS, found, want, strict=True):
         cells = (f"{value:12.6f} ({abs(value - ref):.0e})" for value, ref in zip(row, reference, strict=True))
         print(f"{way:26}" + "".join(f"{cell:>24}" for cell in cells))
-    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-10)
 
 
 def test_what_a_strategy_cuts_and_what_it_does_not(x64):

@@ -71,6 +71,7 @@ def divergence_error(
     before: Mapping[str, np.ndarray],
     theta: Any,
     checkpoint: Path | None,
+    rolls_back: bool = False,
 ) -> DivergenceError:
     """The error for an iteration whose scalars are not all finite.
 
@@ -80,15 +81,17 @@ def divergence_error(
         before: the scalars of the iterations before it, `[iterations]` each.
         theta: the parameters, for their dtype.
         checkpoint: the last good checkpoint, or None.
+        rolls_back: whether the run goes back to it by itself.
     """
     names = [name for name, value in bad.items() if not np.isfinite(value)]
     cause, facts = _cause(bad, names, before, theta)
     saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
     message = (
         f"{', '.join(names)} stopped being finite at iteration {step}; {saved}. "
-        f"{_ADVICE[cause].format(**facts)} With a checkpoint_dir, on_divergence='rollback' goes back to the "
-        "last checkpoint with new noise."
+        f"{_ADVICE[cause].format(**facts)}"
     )
+    if not rolls_back and cause in ("growth", "sudden"):
+        message += " on_divergence='rollback' with a checkpoint_dir would go back and draw new noise."
     return DivergenceError(message, step, checkpoint, cause)
 
 
