@@ -108,9 +108,17 @@ def _cause(
         return "overflow", facts
     if not recent:
         return ("derivative" if np.isfinite(bad["loss"]) else "value"), facts
-    growth = {name: float(values[-1] / max(np.min(values), 1e-30)) for name, values in recent.items()}
+    growth = {name: _growth(values) for name, values in recent.items()}
     name = max(growth, key=lambda name: growth[name], default="loss")
     if growth.get(name, 0.0) >= _GROWTH:
         count = min(_WINDOW, len(recent[name]))
         return "growth", {**facts, "name": name, "factor": growth[name], "count": count}
     return ("overflow" if last > _NEAR_OVERFLOW * largest else "sudden"), facts
+
+
+def _growth(values: np.ndarray) -> float:
+    """How many times the first of some absolute values the last is; 1 where the last does not stand out."""
+    last, median = float(values[-1]), float(np.median(values))
+    if last <= 10 * median:
+        return 1.0
+    return last / (float(values[0]) or median)

@@ -112,8 +112,8 @@ class Run:
         self._loop.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
         warnings.warn(
-            f"{error} Going back to iteration {step_back} with new noise, {self._num_rollbacks} of "
-            f"{_MAX_ROLLBACKS} times.",
+            f"{str(error).partition(';')[0]}: back to iteration {step_back} ({error.checkpoint}) with new "
+            f"noise, {self._num_rollbacks} of {_MAX_ROLLBACKS} times.",
             stacklevel=2,
         )
         for callback in self._callbacks:
