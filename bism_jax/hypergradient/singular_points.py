@@ -70,9 +70,14 @@ def make_differentiable(
     names = _names_on_the_way(trace)
     _check_loops(names)
     evaluation = _Evaluation()
-    results: list[_Known] = []
-    shapes = [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in trace.jaxpr.invars]
-    jax.eval_shape(lambda leaves: results.extend(evaluation.of_update(trace, leaves)), shapes)
+    facts: list[Fact] = []
+
+    def trace_facts(leaves: list[Any]) -> None:  # the values themselves would leak from their trace
+        facts.extend(result.fact for result in evaluation.of_update(trace, leaves))
+
+    jax.eval_shape(
+        trace_facts, [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in trace.jaxpr.invars]
+    )
     if evaluation.num_guarded == 0:
         if names & _TRIED:
             _check_at_zero(optimizer, state, params)
@@ -84,7 +89,7 @@ def make_differentiable(
         return jax.tree.unflatten(trace.out_tree, [result.value for result in known])
 
     guarded = optax.GradientTransformation(optimizer.init, update)
-    if names & _TRIED or not all(result.fact.is_finite for result in results):
+    if names & _TRIED or not all(fact.is_finite for fact in facts):
         _check_at_zero(guarded, state, params)
     return guarded
 
