@@ -305,6 +305,8 @@ NAMES = (
     "rmsprop", "rprop", "sgd", "sign_sgd", "sm3", "yogi",
 )  # fmt: skip
 OPTIMIZERS = {name: getattr(optax, name)(1e-3) for name in NAMES} | {
+    # The derivative of its root at the default 1e-30 overflows float32, and is refused.
+    "adafactor": optax.adafactor(1e-3, eps=1e-12),
     "noisy_sgd": optax.noisy_sgd(1e-3, key=KEY),
     "schedule": optax.adam(optax.cosine_decay_schedule(1e-3, 10)),
     "injected": optax.inject_hyperparams(optax.adam)(1e-3),
