@@ -184,6 +184,6 @@ def test_an_optimiser_of_ones_own_has_a_derivative_at_zero_or_is_refused(x64, na
 
 def test_a_derivative_that_overflows_float32_is_refused():
     """That of adafactor's root at its epsilon of 1e-30 is 1e45."""
-    with pytest.raises(ValueError, match="FactoredState.*has no finite derivative at a gradient of zero"):
+    with pytest.raises(ValueError, match=r"FactoredState.*has no finite derivative at a gradient of zero"):
         by_strategy(optax.adafactor(0.1), tree(0.4), 1.3)
     by_strategy(optax.adafactor(0.1, eps=1e-12), tree(0.4), 1.3)
