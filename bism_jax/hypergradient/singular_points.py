@@ -60,9 +60,11 @@ def make_differentiable(
     """
     _check_loops(trace)
     evaluation = _Evaluation()
-    results: list[_Known] = []
+    facts: list[Fact] = []  # and no values, whose tracers would outlive their trace
     shapes = [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in trace.jaxpr.invars]
-    jax.eval_shape(lambda leaves: results.extend(evaluation.of_update(trace, leaves)), shapes)
+    jax.eval_shape(
+        lambda leaves: facts.extend(result.fact for result in evaluation.of_update(trace, leaves)), shapes
+    )
     if evaluation.num_guarded == 0:
         return optimizer
 
@@ -72,7 +74,7 @@ def make_differentiable(
         return jax.tree.unflatten(trace.out_tree, [result.value for result in known])
 
     guarded = optax.GradientTransformation(optimizer.init, update)
-    if not all(result.fact.is_finite for result in results):
+    if not all(fact.is_finite for fact in facts):
         _check_at_zero(guarded, state, params)
     return guarded
 
