@@ -70,11 +70,15 @@ def dependent_equations(
             continue
         visit(eqn)
         out_marks = [True] * len(eqn.outvars)
+        branches: list[list[bool]] = []
         for body in sub_jaxprs(eqn):
             aligned = len(body.invars) == len(marks)
             body_marks = marks if aligned else [True] * len(body.invars)
             if eqn.primitive.name in _TRANSPARENT_CALLS and aligned:
                 out_marks = dependent_equations(body, body_marks, visit)
+            elif eqn.primitive.name == "cond" and not marks[0]:  # nothing marked decides which branch it is
+                branches.append(dependent_equations(body, marks[1:], visit))
+                out_marks = [any(of_branches) for of_branches in zip(*branches, strict=True)]
             else:
                 dependent_equations(body, [True] * len(body.invars), visit)
         marked.update(var for var, mark in zip(eqn.outvars, out_marks, strict=True) if mark)

@@ -531,6 +531,14 @@ class TestTwoSample:
         with pytest.raises(ValueError, match=rf"{name} needs rows of one shape.*\(3, 2\).*\(3, 4\)"):
             distance(normal(3, 2), normal(3, 4))
 
+    @pytest.mark.parametrize("distance", [energy_distance, maximum_mean_discrepancy])
+    def test_values_whose_squares_overflow_are_refused(self, distance):
+        far = 1e20 * np.ones((10, 3), np.float32)
+        with pytest.raises(
+            ValueError, match="x holds values of 1e\\+20, whose squared distances would overflow"
+        ):
+            distance(far, -far)
+
     @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
     def test_collapsed_samples(self, dtype):
         """All rows at one point each: k = 1 within a sample, and exp(-1/2) across at the median distance."""

@@ -167,7 +167,7 @@ def test_each_cell_is_a_finite_difference(x64, strategy, orders):
     for way, row, reference in zip(WAYS, found, want, strict=True):
         cells = (f"{value:12.6f} ({abs(value - ref):.0e})" for value, ref in zip(row, reference, strict=True))
         print(f"{way:26}" + "".join(f"{cell:>24}" for cell in cells))
-    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, want, rtol=1e-6, atol=1e-10)
 
 
 def test_what_a_strategy_cuts_and_what_it_does_not(x64):
@@ -209,4 +209,35 @@ def test_weight_decay_is_refused_by_implicit():
 
     with pytest.raises(ValueError, match=r"Implicit .*weight decay.*penalty"):
         jax.jit(traced)(0.1)
-    Implicit(3).solve(LowerProblem(loss, optax.lamb(0.1)), jnp.ones(2), jnp.ones(2))
+    scheduled = optax.adamw(optax.warmup_constant_schedule(0.0, 0.1, 10), weight_decay=0.5)
+    for optimizer in (
+        scheduled,
+        optax.MultiSteps(optax.adamw(0.1), 2).gradient_transformation(),
+        optax.chain(optax.sgd(0.1), optax.keep_params_nonnegative()),
+    ):
+        with pytest.raises(ValueError, match=r"Implicit .*weight decay.*penalty"):
+            Implicit(3).solve(LowerProblem(loss, optimizer), jnp.ones(2), jnp.ones(2))
+    multi = optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation()
+    Implicit(3).solve(LowerProblem(loss, multi), jnp.ones(2), jnp.ones(2))
+
+
+def test_parameters_that_the_optimiser_leaves_alone_are_refused_by_implicit():
+    phi, loss = (
+        {"moved": jnp.ones(2), "held": jnp.ones(2)},
+        lambda p, t, x: jnp.sum((p["moved"] + p["held"] - t) ** 2),
+    )
+    parts = {"a": optax.sgd(0.1), "b": optax.set_to_zero()}
+    optimizer = optax.partition(parts, {"moved": "a", "held": "b"})
+    with pytest.raises(ValueError, match="leaves parameters alone whatever their gradient"):
+        Implicit(3).solve(LowerProblem(loss, optimizer), phi, jnp.ones(2))
+
+
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_second_and_third_derivatives_of_implicit_in_closed_form(x64, power):
+    """The minimum of cosh p - p t is p = arcsinh t."""
+    problem = LowerProblem(lambda p, t, x: jnp.cosh(p) - p * t, optax.sgd(0.2))
+    found = lambda t: Implicit(300).solve(problem, jnp.asarray(0.1), t).phi ** power
+    known = lambda t: jnp.arcsinh(t) ** power
+    for _ in range(3):
+        found, known = jax.grad(found), jax.grad(known)
+        np.testing.assert_allclose(jax.jit(found)(0.7), known(0.7), rtol=1e-9)

@@ -82,7 +82,7 @@ def test_every_method_binds_to_its_networks(name, method):
     config = dataclasses.replace(TINY, training=TrainingConfig(name, num_steps=1, lower_steps=1))
     algorithm = make_method(config).bind(make_energy(config), make_posterior(config))
     assert isinstance(make_method(config), method)
-    v = jax.ShapeDtypeStruct((2, *config.image_shape), np.float32)
+    v = jax.ShapeDtypeStruct((8, *config.image_shape), np.float32)
     state = jax.eval_shape(algorithm.init, jax.random.key(0), v)
     new_state, _ = jax.eval_shape(algorithm.step, jax.random.key(0), state, v)
     assert jax.tree.structure(new_state) == jax.tree.structure(state)

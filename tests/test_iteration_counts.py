@@ -57,6 +57,24 @@ def own_schedule(step=1, state=CountState):
     return optax.GradientTransformation(lambda params: CountState(jnp.zeros((), jnp.int32)), update)
 
 
+def own_clock(start, factor_fn, next_fn):
+    """A user's schedule that keeps what it likes."""
+
+    def update(grads, state, params=None):
+        factor = factor_fn(state)
+        return jax.tree.map(lambda g: g * factor, grads), next_fn(state)
+
+    return optax.GradientTransformation(lambda params: start, update)
+
+
+def own_correction(state_type):
+    def update(grads, state, params=None):
+        scale = 1 / (1 - 0.9 ** (state.count + 1))
+        return jax.tree.map(lambda g: g * scale, grads), state_type(state.count + 1)
+
+    return optax.GradientTransformation(lambda params: state_type(jnp.zeros((), jnp.int32)), update)
+
+
 SCHEDULES = {
     "adam": (optax.adam(SCHEDULE), ["[1].count"]),
     "adamw, two": (optax.adamw(SCHEDULE, weight_decay=SCHEDULE), ["[1].count", "[2].count"]),
@@ -93,6 +111,7 @@ NO_SCHEDULES = {
     "ema": optax.ema(0.9),
     "lookahead-like": optax.chain(optax.trace(0.9), optax.sgd(1e-3)),
     "a user's bias correction": momentum(lambda count: 1 / (1 - 0.9 ** (count + 1))),
+    "the same alone": own_correction(CountState),
     "marked": counts_updates(momentum(SCHEDULE)),
     "marked, within a chain": optax.chain(optax.clip(1.0), counts_updates(own_schedule())),
 }
@@ -102,6 +121,16 @@ REFUSED = {
     "a count down": own_schedule(step=-1),
     "in twos": own_schedule(step=2),
     "a bare counter": own_schedule(state=tuple),
+    "an exponential schedule in a bare counter": own_clock(
+        jnp.zeros((), jnp.int32), lambda t: 0.5**t, lambda t: t + 1
+    ),
+    "in a dict": own_clock(
+        {"c": jnp.zeros((), jnp.int32)}, lambda s: 0.5 ** s["c"], lambda s: {"c": s["c"] + 1}
+    ),
+    "an exponential schedule beside a momentum": momentum(lambda count: 0.1 * 0.5**count),
+    "progress": own_clock(jnp.zeros(()), lambda t: 1 - t, lambda t: t + 0.01),
+    "a rate that decays": own_clock(jnp.asarray(0.1), lambda rate: rate, lambda rate: 0.5 * rate),
+    "a counter of one entry": own_clock(jnp.zeros(1), lambda t: SCHEDULE(t)[0], lambda t: t + 1),
     "schedule_free": optax.contrib.schedule_free_sgd(SCHEDULE),
 }
 
@@ -126,7 +155,7 @@ def test_an_algorithms_own_counters_are_left_alone(name):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_told_is_refused(name):
-    with pytest.raises(ValueError, match=r"counter in .* may be a schedule's.*counts_updates"):
+    with pytest.raises(ValueError, match=r"optimizer keeps in .* may be a schedule's.*counts_updates"):
         paths_of_schedules(REFUSED[name])
 
 
@@ -170,3 +199,15 @@ def test_a_weight_decay_schedule_of_the_lower_level_counts_iterations(method_typ
     for expected in (1.0, 0.5**5):
         state, _ = step(jax.random.key(1), state, v)
         np.testing.assert_allclose(state.phi, expected, rtol=1e-6)
+
+
+def test_a_counter_that_starts_elsewhere_keeps_its_start():
+    factor = lambda state: 0.5 ** (state.count - 100)
+    advance = lambda state: CountState(state.count + 1)
+    optimizer = own_clock(CountState(jnp.asarray(100)), factor, advance)
+    state = optimizer.init(PARAMS)
+    for iteration, expected in ((0, 1.0), (3, 0.125)):
+        counted = count_iterations(optimizer, state, PARAMS, jnp.asarray(iteration))
+        for _ in range(2):
+            updates, state = counted.update(PARAMS, state, PARAMS)
+            np.testing.assert_allclose(updates["w"], expected)

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "bism_jax"
 LAYERS = {
     "typing": 0,
     "checks": 0.5,
+    "jax_switches": 0,
     "jaxprs": 0,
     "precision": 0,
     "hypergradient": 1,

@@ -192,11 +192,20 @@ def test_a_posterior_whose_samples_do_not_move_is_refused():
         )
 
     theta, phi = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters(0))
-    batch = jnp.ones((4, D)) * jnp.arange(4.0)[:, None]
+    batch = jax.random.normal(jax.random.key(1), (40, D))
     with pytest.raises(ValueError, match=r"samples .*move with v.*latents=.fixed."):
         BiSM(SSM()).bind(energy, still, init_params=(theta, phi)).init(jax.random.key(0), batch)
     BiSM(SSM(latents="fixed")).bind(energy, still, init_params=(theta, phi)).init(jax.random.key(0), batch)
     BiSM(DSM(0.1)).bind(energy, still, init_params=(theta, phi)).init(jax.random.key(0), batch)
+
+
+def test_a_posterior_whose_samples_have_no_second_derivative_is_refused():
+    """As implicit reparameterisation gives them: the derivative of a Gamma sample has no derivative."""
+    gamma = lambda phi, v: dist.Gamma(jnp.exp(v @ phi["A"]), 1.0).to_event(1)
+    theta, phi = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), parameters(0))
+    batch = jax.random.normal(jax.random.key(1), (40, D))
+    with pytest.raises(ValueError, match=r"samples whose derivative by v has none by phi.*Take DSM"):
+        BiSM(SSM()).bind(energy, gamma, init_params=(theta, phi)).init(jax.random.key(0), batch)
 
 
 def foreign_posterior(phi, v):

@@ -161,3 +161,22 @@ def test_a_loop_of_unknown_length_is_refused():
 
     with pytest.raises(ValueError, match="optimizer holds a loop of unknown length"):
         by_strategy(optax.GradientTransformation(lambda params: (), update), tree(0.4), 1.3)
+
+
+OWN = {
+    "by an angle": lambda g: -0.1 * jnp.arctan2(g, jnp.abs(g)),
+    "by a singular value": lambda g: (
+        -0.1 * jnp.linalg.svd(jnp.outer(g, g))[0] @ g.ravel() if g.ndim == 1 else -g
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_an_optimiser_of_ones_own_has_a_derivative_at_zero_or_is_refused(x64, name):
+    update = lambda grads, state, params=None: (jax.tree.map(OWN[name], grads), state)
+    optimizer = optax.GradientTransformation(lambda params: (), update)
+    if "singular" in name:
+        with pytest.raises(ValueError, match="has no finite derivative at a gradient of zero"):
+            by_strategy(optimizer, tree(0.0), 0.0)
+    else:
+        assert np.isfinite(jax.grad(functools.partial(by_strategy, optimizer, tree(0.0)))(0.0))

@@ -139,7 +139,15 @@ def _checked(caller: str, x: Sample, y: Sample) -> tuple[Array, Array]:
 
 def _as_real(name: str, sample: Sample) -> Array:
     if not isinstance(sample, jax.core.Tracer):
-        finite = np.isfinite(np.asarray(sample, np.float64)).reshape(len(sample), -1).all(axis=1)
+        values = np.asarray(sample, np.float64)
+        largest = np.abs(np.where(np.isfinite(values), values, 0.0)).max(initial=0.0)
+        limit = float(np.sqrt(jnp.finfo(jnp.promote_types(jnp.result_type(sample), jnp.float32)).max) / 100)
+        if largest > limit:
+            raise ValueError(
+                f"{name} holds values of {largest:.2g}, whose squared distances would overflow; divide both "
+                "samples by a common number."
+            )
+        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             raise ValueError(
                 f"{name}: {(~finite).sum()} rows hold NaN or infinite values, the first of them row "

@@ -74,6 +74,18 @@ _NO_OUTPUT = frozenset({"debug_callback", "debug_print"})
 # Exact solves by a factorisation; `custom_linear_solve` from anywhere else may be iterative, and so inexact.
 _EXACT_SOLVES = ("_src/lax/linalg.py", "_src/numpy/linalg.py", "_src/scipy/linalg.py")
 _SOLVES = "_src/lax/control_flow/solves.py"
+_MACHINERY = (
+    "_src/interpreters/",
+    "_src/api",
+    "_src/core.py",
+    "_src/linear_util.py",
+    "_src/pjit.py",
+    _SOLVES,
+    "_src/traceback_util.py",
+    "_src/tree_util.py",
+    "_src/util.py",
+    "_src/custom_batching.py",
+)
 
 
 def find_untrusted_rule(fn: Callable[..., Any], *args: Any, trusted: Sequence[Any] = ()) -> str | None:
@@ -99,12 +111,22 @@ def find_untrusted_rule(fn: Callable[..., Any], *args: Any, trusted: Sequence[An
 
 
 def check_trusted(trusted: Any) -> None:
-    """Raises TypeError unless `trusted` is a tuple of functions and primitives."""
+    """Raises TypeError unless `trusted` is a tuple of functions and primitives with a forward mode."""
     if not isinstance(trusted, tuple) or not all(callable(v) or isinstance(v, Primitive) for v in trusted):
         raise TypeError(
             f"trusted must be a tuple of functions and primitives whose derivatives are true, not "
             f"{trusted!r}; pass trusted=(my_function,)."
         )
+    if any(isinstance(value, jax.custom_vjp) for value in trusted):
+        raise TypeError(
+            "trusted holds a custom_vjp, which has no forward mode, and mixed mode needs one; write the "
+            "rule by jax.custom_jvp, or leave it to plain reverse mode."
+        )
+
+
+def has_forward_mode(rule: str) -> bool:
+    """Whether mixed mode could run through a rule that is described by `find_untrusted_rule`."""
+    return not rule.startswith("custom_vjp")
 
 
 def _is_trusted(eqn: JaxprEqn) -> bool:
@@ -128,12 +150,13 @@ def _has_rule_of_jax(primitive: Primitive) -> bool:
 
 
 def _is_exact_solve(eqn: JaxprEqn) -> bool:
+    """Whether a factorisation of JAX called `custom_linear_solve`; what transforms it stands in between."""
     files = [frame.file_name for frame in _frames(eqn)]
     inside = [index for index, file in enumerate(files) if file.endswith(_SOLVES)]
-    caller = (
-        next((file for file in files[inside[-1] + 1 :] if "traceback_util" not in file), "") if inside else ""
+    callers = files[inside[0] + 1 :] if inside else []
+    return next((file for file in callers if not any(part in file for part in _MACHINERY)), "").endswith(
+        _EXACT_SOLVES
     )
-    return caller.endswith(_EXACT_SOLVES)
 
 
 def _vouches(trusted: Any, eqn: JaxprEqn) -> bool:
@@ -152,11 +175,9 @@ def _vouches(trusted: Any, eqn: JaxprEqn) -> bool:
 
 def _rules_of(trusted: Any) -> list[Any]:
     """The functions of a user that a custom rule is made of."""
-    if isinstance(trusted, jax.custom_jvp):
-        return [fn for fn in _functions(trusted.jvp) if not _is_inside_jax(fn)]
-    if isinstance(trusted, jax.custom_vjp):
-        return [fn for fn in _functions((trusted.fwd, trusted.bwd)) if not _is_inside_jax(fn)]
-    return []
+    if not isinstance(trusted, jax.custom_jvp):
+        return []
+    return [fn for fn in _functions(trusted.jvp) if not _is_inside_jax(fn)]
 
 
 def _is_defined_in_jax(rule: Any) -> bool:

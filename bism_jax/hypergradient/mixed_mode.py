@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from bism_jax.hypergradient.derivative_rules import find_untrusted_rule
+from bism_jax.hypergradient.derivative_rules import find_untrusted_rule, has_forward_mode
 from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.problem import LossFn, LowerGradient
 
@@ -46,10 +46,13 @@ def lower_gradient(
         return jax.value_and_grad(loss_fn)
     rule = find_untrusted_rule(loss_fn, phi, theta, input_k, trusted=trusted)
     if rule is not None:
+        other = "rewrite it as a custom_jvp and pass trusted=(the function,)"
+        if has_forward_mode(rule):
+            other = "pass trusted=(the function,) where its derivative is true"
         warnings.warn(
-            f"the lower-level loss contains {rule}, which may not be a true derivative, so mixed mode "
-            "would not be exact: plain reverse mode is used, which takes more memory. Pass mixed_mode=False "
-            "to choose it, or trusted=(the function,) where its derivative is true.",
+            f"the lower-level loss contains {rule}, which may not be a true derivative, so mixed mode would "
+            "not be exact: plain reverse mode is used, which takes more memory. Pass mixed_mode=False to "
+            f"choose it, or {other}.",
             stacklevel=2,
         )
         return jax.value_and_grad(loss_fn)

@@ -38,6 +38,11 @@ class UpdateTrace(NamedTuple):
     num_state: int
     out_tree: Any
 
+    @property
+    def state_out(self) -> list[Any]:
+        """The variables of the new state."""
+        return list(self.jaxpr.outvars[self.num_params :])
+
     def marks(self, start: int, count: int = 1) -> list[bool]:
         """A mark on `count` inputs from `start`."""
         return [start <= index < start + count for index in range(len(self.jaxpr.invars))]
@@ -55,6 +60,13 @@ class UpdateTrace(NamedTuple):
     def depends_on_params(self) -> bool:
         """Whether the updates depend on the parameters, as with weight decay."""
         return self._reaches_updates(self.marks(self.num_params + self.num_state, self.num_params))
+
+    def depends_on_gradients(self) -> list[bool]:
+        """For each leaf of the parameters whether its update depends on its own gradient."""
+        return [
+            dependent_equations(self.jaxpr, self.marks(index), lambda eqn: None)[index]
+            for index in range(self.num_params)
+        ]
 
     def _reaches_updates(self, marks: list[bool]) -> bool:
         return any(dependent_equations(self.jaxpr, marks, lambda eqn: None)[: self.num_params])

@@ -18,6 +18,7 @@ from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import contains_primitive, count_equations, dependent_equations, is_used
 
+_COMMUNICATION = frozenset({"all_gather", "all_to_all", "ppermute", "psum", "reduce_scatter"})
 _MAX_UNROLLED_STEPS = 8
 _MAX_UNROLLED_EQUATIONS = 200  # of one step; beyond, the memory of plain reverse mode comes back
 
@@ -129,12 +130,14 @@ def prepare(
     opt_state = problem.optimizer.init(phi) if opt_state is None else opt_state
     update = trace_update(problem.optimizer, phi, opt_state, phi)
     if num_steps > 0:
-        loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs))
+        loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs), problem.axis_name)
         problem = replace(problem, loss_fn=loss_fn)
     return Prepared(problem, phi, theta, inputs, opt_state, update)
 
 
-def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> tuple[LossFn, PyTree]:
+def hoist_closure(
+    loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree, axis_name: Any = None
+) -> tuple[LossFn, PyTree]:
     """The loss as a function of what it uses: `loss_fn(phi, (leaves of theta, traced values), x)`.
 
     A custom derivative rule cannot see what its function closes over; an argument it can. Leaves of theta
@@ -142,7 +145,8 @@ def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) 
     """
     jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
     checks.scalar_loss("loss_fn", shape)
-    _check_averages(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
+    if axis_name is None:
+        _check_communication(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
     # Each tracer in one place only: what `hoisted` held of them would outlive their trace.
     traced = {index: value for index, value in enumerate(jaxpr.consts) if isinstance(value, jax.core.Tracer)}
     constants = [None if index in traced else value for index, value in enumerate(jaxpr.consts)]
@@ -161,16 +165,22 @@ def hoist_closure(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) 
     return hoisted, (used, traced)
 
 
-def _check_averages(jaxpr: Jaxpr, num_params: int) -> None:
-    """Raises ValueError where the loss sums over devices, so that JAX counts its gradient once for each."""
+def _check_communication(jaxpr: Jaxpr, num_params: int) -> None:
+    """Raises ValueError where the loss of a device takes what others hold of its parameters.
+
+    Under `pmap` JAX then sends back the derivatives of all devices' losses, and counts its gradient many
+    times.
+    """
     marks = [index < num_params for index in range(len(jaxpr.invars))]
-    sums: list[str] = []
-    dependent_equations(jaxpr, marks, lambda eqn: sums.append(eqn.primitive.name))
-    if "psum" in sums:
+    names: set[str] = set()
+    dependent_equations(jaxpr, marks, lambda eqn: names.add(eqn.primitive.name))
+    found = sorted(names & _COMMUNICATION)
+    if found:
         raise ValueError(
-            "loss_fn sums or averages over a mapped axis itself (psum, pmean), whose derivative under pmap "
-            "counts every device's part again: the hypergradient would be wrong. Return the device's own "
-            "loss and pass LowerProblem(axis_name=...), or use shard_map with its checks on."
+            f"loss_fn averages or communicates over a mapped axis itself ({', '.join(found)}; pmean is "
+            "psum), whose derivative under pmap counts every device's part again: the hypergradient would "
+            "be wrong. Return the device's own loss and pass LowerProblem(axis_name=...), or average by "
+            "psum in shard_map with its checks on."
         )
 
 

@@ -26,8 +26,17 @@ _SINGULAR: dict[str, Callable[..., Any]] = {
     "integer_pow": lambda x: x == 0,
     "pow": lambda x, y: ~(x > 0) & (y < 1),
     "div": lambda x, y: (y == 0) | ~(jnp.isfinite(x) & jnp.isfinite(y)),
+    "asin": lambda x: ~(jnp.abs(x) < 1),
+    "acos": lambda x: ~(jnp.abs(x) < 1),
+    "atan2": lambda x, y: (x == 0) & (y == 0),
     "mul": lambda x, y: ~(jnp.isfinite(x) & jnp.isfinite(y)),
 }
+
+
+# Others that may have no finite derivative at a gradient of zero: whether they do is tried.
+_TRIED = frozenset(
+    {"acosh", "atanh", "cholesky", "custom_jvp_call", "custom_vjp_call", "eig", "eigh", "lu", "qr", "svd"}
+)
 
 
 class _Known(NamedTuple):
@@ -58,14 +67,20 @@ def make_differentiable(
         ValueError: where reverse mode cannot pass the update, or its derivative at a gradient of zero is not
             finite all the same.
     """
-    _check_loops(trace)
+    names = _names_on_the_way(trace)
+    _check_loops(names)
     evaluation = _Evaluation()
-    facts: list[Fact] = []  # and no values, whose tracers would outlive their trace
-    shapes = [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in trace.jaxpr.invars]
+    facts: list[Fact] = []
+
+    def trace_facts(leaves: list[Any]) -> None:  # the values themselves would leak from their trace
+        facts.extend(result.fact for result in evaluation.of_update(trace, leaves))
+
     jax.eval_shape(
-        lambda leaves: facts.extend(result.fact for result in evaluation.of_update(trace, leaves)), shapes
+        trace_facts, [jax.ShapeDtypeStruct(aval_of(v).shape, aval_of(v).dtype) for v in trace.jaxpr.invars]
     )
     if evaluation.num_guarded == 0:
+        if names & _TRIED:
+            _check_at_zero(optimizer, state, params)
         return optimizer
 
     def update(grads: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
@@ -74,15 +89,20 @@ def make_differentiable(
         return jax.tree.unflatten(trace.out_tree, [result.value for result in known])
 
     guarded = optax.GradientTransformation(optimizer.init, update)
-    if not all(fact.is_finite for fact in facts):
+    if names & _TRIED or not all(fact.is_finite for fact in facts):
         _check_at_zero(guarded, state, params)
     return guarded
 
 
-def _check_loops(trace: UpdateTrace) -> None:
+def _names_on_the_way(trace: UpdateTrace) -> set[str]:
+    """The primitives that depend on a number of the update's."""
     names: set[str] = set()
     marks = [is_inexact(var.aval) for var in trace.jaxpr.invars]
     dependent_equations(trace.jaxpr, marks, lambda eqn: names.add(eqn.primitive.name))
+    return names
+
+
+def _check_loops(names: set[str]) -> None:
     if "while" in names:
         raise ValueError(
             "optimizer holds a loop of unknown length, as a line search does, which reverse mode cannot "
@@ -226,6 +246,10 @@ def _is_singular(eqn: JaxprEqn, facts: Sequence[Fact]) -> bool:
         return not all(fact.is_finite for fact in facts)
     if name == "integer_pow" and eqn.params["y"] > 0:
         return False
+    if name == "atan2":
+        return not any(fact.kind in ("positive", "nonzero") for fact in facts)
+    if name in ("asin", "acos"):
+        return facts[0].kind != "zero"
     critical = facts[1] if name == "div" else facts[0]
     regular = ("positive", "nonzero") if name in ("cbrt", "div", "integer_pow") else ("positive",)
     return critical.kind not in regular or not all(fact.is_finite for fact in facts)

@@ -12,18 +12,21 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Int, PyTree
 
 from bism_jax.hypergradient.optimizer_trace import Increments, UpdateTrace, is_count, trace_update
+from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import PLAIN_CALLS, dependent_equations, is_inexact, sub_jaxprs
 
 # Where optax keeps the transformations whose counters beside accumulators are known to be the algorithm's
 # own: bias corrections, decay rates, periods. Its contributed ones hide schedules there (schedule_free).
 _KNOWN_MODULES = ("optax._src.", "optax.transforms.", "optax.schedules.")
-# What keeps a count a count: increments that saturate, and conversions.
-_COUNTING = frozenset({"add", "broadcast_in_dim", "convert_element_type", "lt", "max", "min", "select_n"})
+# What keeps a count a count: increments that saturate.
+_COUNTING = frozenset({"add", "lt", "max", "min", "select_n"})
+_CONVERSIONS = frozenset({"broadcast_in_dim", "convert_element_type", "copy", "reshape"})
 
 
 class UpdateCountState(NamedTuple):
@@ -81,16 +84,22 @@ def count_iterations(
         ValueError: where a counter may be either.
     """
     is_schedule = schedule_counters(trace_update(optimizer, params, state, params), state, once)
+    if not any(is_schedule):
+        return optimizer
+    with standard_promotion():
+        starts = jax.tree.leaves(
+            optimizer.init(params)
+        )  # a counter of a user's may start elsewhere than at 0
 
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         leaves, structure = jax.tree.flatten(state)
         counted = [
-            iteration.astype(leaf.dtype) if schedule else leaf
-            for leaf, schedule in zip(leaves, is_schedule, strict=True)
+            start + iteration.astype(leaf.dtype) if schedule else leaf
+            for leaf, start, schedule in zip(leaves, starts, is_schedule, strict=True)
         ]
         return optimizer.update(updates, jax.tree.unflatten(structure, counted), params)
 
-    return optax.GradientTransformation(optimizer.init, update) if any(is_schedule) else optimizer
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def schedule_counters(trace: UpdateTrace, state: PyTree, once: bool) -> list[bool]:
@@ -99,11 +108,11 @@ def schedule_counters(trace: UpdateTrace, state: PyTree, once: bool) -> list[boo
     Raises:
         ValueError: where one may be a schedule's or an algorithm's own.
     """
-    accumulates = _depend_on_gradients(trace)
+    driven = _driven(trace)
     return [
         not (once and increments == {1})
         and trace.matters(index)
-        and _is_schedule(trace, accumulates, leaf, index, increments)
+        and _is_schedule(trace, driven, leaf, index, increments)
         for index, (leaf, increments) in enumerate(zip(_owned_leaves(state), trace.increments(), strict=True))
     ]
 
@@ -144,63 +153,87 @@ def _owned_leaves(state: PyTree) -> list[_OwnedLeaf]:
 
 
 def _is_schedule(
-    trace: UpdateTrace, accumulates: list[bool], leaf: _OwnedLeaf, index: int, increments: Increments
+    trace: UpdateTrace, driven: list[bool], leaf: _OwnedLeaf, index: int, increments: Increments
 ) -> bool:
-    is_scalar = leaf.value.shape == () and not jax.dtypes.issubdtype(leaf.value.dtype, jax.dtypes.prng_key)
-    is_counter = is_scalar and is_count(increments)
-    is_opaque = is_scalar and not is_inexact(leaf.value) and increments != {0}
-    if leaf.counts_updates or not (is_counter or is_opaque):
+    if leaf.counts_updates or _is_key(leaf.value):
         return False
-    is_known = type(leaf.owner).__module__.startswith(_KNOWN_MODULES)
-    stands_alone = not any(accumulates[sibling] for sibling in leaf.siblings)
-    if is_counter and stands_alone and leaf.owner is not None:
-        return True
-    if is_known or (is_counter and _is_exponent(trace, index)):
-        return False
-    raise ValueError(
-        f"optimizer keeps a counter in {_describe(leaf.owner)} that may be a schedule's, which should count "
-        "iterations, or its own, which should count updates. Write a schedule as optax.scale_by_schedule or "
-        "optax.inject_hyperparams, or wrap the transformation in bism_jax.methods.counts_updates where the "
-        "counter is its own."
+    is_counter = leaf.value.shape == () and is_count(increments)
+    accumulates = any(
+        driven[sibling] and is_inexact(trace.state_out[sibling].aval) for sibling in leaf.siblings
     )
+    stands_alone = leaf.owner is not None and not accumulates
+    if type(leaf.owner).__module__.startswith(_KNOWN_MODULES):
+        return is_counter and stands_alone
+    is_clock = increments != {0} and not driven[index]
+    if not is_clock or (is_counter and _is_bias_correction(trace, index)):
+        return False
+    if is_counter and stands_alone:
+        return True
+    raise ValueError(
+        f"optimizer keeps in {_describe(leaf.owner)} what changes of itself at every update. It may be a "
+        "schedule's, which should count iterations, or its own, which should count updates. Write a "
+        "schedule as optax.scale_by_schedule or optax.inject_hyperparams, or wrap the transformation in "
+        "bism_jax.methods.counts_updates where it is the algorithm's own."
+    )
+
+
+def _is_key(value: Any) -> bool:
+    """Whether a leaf is a key of a random generator, typed or raw."""
+    is_typed = jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return is_typed or (value.shape != () and value.dtype == jnp.uint32)
 
 
 def _describe(owner: Any) -> str:
     return "a state without a name" if owner is None else type(owner).__name__
 
 
-def _depend_on_gradients(trace: UpdateTrace) -> list[bool]:
-    """Which leaves of the new state are made of gradients; a counter is not, whatever it waits for."""
-    marks = dependent_equations(trace.jaxpr, trace.marks(0, trace.num_params), lambda eqn: None)
-    outvars = trace.jaxpr.outvars
-    return [
-        mark and is_inexact(var.aval)
-        for mark, var in zip(marks[trace.num_params :], outvars[trace.num_params :], strict=True)
-    ]
+def _driven(trace: UpdateTrace) -> list[bool]:
+    """Which leaves of the new state depend on gradients or parameters; a clock does not."""
+    num_inputs, num_params = len(trace.jaxpr.invars), trace.num_params
+    marks = [index < num_params or index >= num_params + trace.num_state for index in range(num_inputs)]
+    return dependent_equations(trace.jaxpr, marks, lambda eqn: None)[num_params:]
 
 
-def _is_exponent(trace: UpdateTrace, index: int) -> bool:
-    """Whether a counter enters the updates as an exponent alone, as in a bias correction 1 - decay^count."""
-    counts = _counts_in(trace.jaxpr, [trace.jaxpr.invars[trace.num_params + index]])
-    return counts is not None and not any(out in counts for out in trace.jaxpr.outvars[: trace.num_params])
+def _is_bias_correction(trace: UpdateTrace, index: int) -> bool:
+    """Whether a counter enters the updates by divisors 1 - decay^count alone."""
+    kinds = _follow(trace.jaxpr, {trace.jaxpr.invars[trace.num_params + index]: "count"})
+    return kinds is not None and not any(out in kinds for out in trace.jaxpr.outvars[: trace.num_params])
 
 
-def _counts_in(jaxpr: Jaxpr, counters: list[Any]) -> set[Any] | None:
-    """The variables that are still counts, up to powers that they are exponents of; None for another use."""
-    counts = set(counters)
+def _follow(jaxpr: Jaxpr, kinds: dict[Any, str]) -> dict[Any, str] | None:
+    """What is a count, a power decay^count or a correction 1 - decay^count; None for any other use of one."""
     for eqn in jaxpr.eqns:
-        marked = [not isinstance(atom, Literal) and atom in counts for atom in eqn.invars]
-        if not any(marked):
+        of_operands = [None if isinstance(atom, Literal) else kinds.get(atom) for atom in eqn.invars]
+        if not any(of_operands):
             continue
         if eqn.primitive.name in PLAIN_CALLS:
             body = next(sub_jaxprs(eqn))
-            inner = _counts_in(body, [var for var, mark in zip(body.invars, marked, strict=True) if mark])
+            inner = _follow(body, {v: k for v, k in zip(body.invars, of_operands, strict=True) if k})
             if inner is None:
                 return None
-            is_count_out = [not isinstance(var, Literal) and var in inner for var in body.outvars]
-            counts.update(var for var, mark in zip(eqn.outvars, is_count_out, strict=True) if mark)
-        elif eqn.primitive.name in _COUNTING:
-            counts.update(eqn.outvars)
-        elif eqn.primitive.name != "pow" or marked[0]:
-            return None
-    return counts
+            results = [None if isinstance(var, Literal) else inner.get(var) for var in body.outvars]
+        else:
+            result = _kind_of_result(eqn, of_operands)
+            if result == "other":
+                return None
+            results = [result]
+        kinds |= {var: kind for var, kind in zip(eqn.outvars, results, strict=True) if kind}
+    return kinds
+
+
+def _kind_of_result(eqn: JaxprEqn, of_operands: list[str | None]) -> str | None:
+    """None for what need not be followed, `"other"` for a use that is no bias correction."""
+    name, first, last = eqn.primitive.name, of_operands[0], of_operands[-1]
+    kind = next(kind for kind in of_operands if kind)
+    if (
+        name in _CONVERSIONS
+        or (kind == "count" and name in _COUNTING)
+        or (kind, name) == ("correction", "sqrt")
+    ):
+        return kind
+    if name == "pow" and first is None and last == "count":
+        return "power"
+    is_one_less = isinstance(eqn.invars[0], Literal) and eqn.invars[0].val == 1
+    if name == "sub" and is_one_less and last == "power":
+        return "correction"
+    return None if name == "div" and last == "correction" else "other"

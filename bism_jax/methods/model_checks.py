@@ -47,20 +47,36 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
     """
 
     def sample(v: Array) -> Array:
-        distribution = posterior.apply(phi, v)
-        noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
-        return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise)).h
+        return _draw(posterior, phi, v)
 
     def log_prob(v: Array, h: Array) -> Array:
         return posterior.apply(phi, v).log_prob(h)
 
+    def second_derivative(phi: Params) -> Array:
+        moved = jax.jvp(lambda v: _draw(posterior, phi, v), (batch,), (jnp.ones_like(batch),))[1]
+        return moved.sum()
+
     h = jax.eval_shape(sample, batch)
+    try:
+        jax.eval_shape(jax.grad(second_derivative), phi)
+    except Exception as error:
+        raise ValueError(
+            f"posterior_fn={posterior.name} draws samples whose derivative by v has none by phi "
+            f"({type(error).__name__}: {error}), as those of a Gamma or a Beta. Take DSM(noise_std), which "
+            "needs no Jacobian, or a posterior such as Normal or a flow."
+        ) from error
     if has_gradient(log_prob, 0, batch, h) and not has_gradient(sample, 0, batch):
         raise ValueError(
             f"posterior_fn={posterior.name} draws samples that do not move with v, though their log_prob "
             "depends on v: the Jacobian of the score would lack a term. Sample from the same function of v, "
             "or pass SSM(latents='fixed') and know that it is no bound."
         )
+
+
+def _draw(posterior: Model, phi: Params, v: Array) -> Array:
+    distribution = posterior.apply(phi, v)
+    noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
+    return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise)).h
 
 
 def check_free_energy(energy: Model, theta: Params, batch: Float[Array, "batch *visible"]) -> None:

@@ -22,7 +22,9 @@ class DSM:
         v~ = v + sigma eps,  eps ~ N(0, I)
         F = 1/2 |s(v~) + eps / sigma|^2
 
-    Fits the score of the data smoothed by N(0, sigma^2 I). (Vincent, Neural Computation 2011.)
+    Fits the score of the data smoothed by N(0, sigma^2 I). (Vincent, Neural Computation 2011.) With latents,
+    s = s(v~, h) and the mean over h ~ q is an upper bound of the loss of the field u = E_q s, whatever q is:
+    E_q |s + eps / sigma|^2 = |u + eps / sigma|^2 + E_q |s - u|^2.
 
     Attributes:
         noise_std: sigma, in units of the data.
@@ -78,8 +80,9 @@ class MDSM:
         v~_i = v_i + sigma_i eps_i,  eps ~ N(0, I)
         F = 1/2 |s(v~_i) / sigma_i + eps_i / sigma_0^2|^2
 
-    sigma_1 .. sigma_B is a fixed grid over the batch. The lower-level loss of sample i is divided by
-    sigma_i. (Li, Chen and Sommer, arXiv 1910.07762; Bao et al., arXiv 2010.07856, sec. 5.2.)
+    With latents it is a bound as `DSM` is. sigma_1 .. sigma_B is a fixed grid over the batch. The lower-level
+    loss of sample i is divided by sigma_i. (Li, Chen and Sommer, arXiv 1910.07762; Bao et al., arXiv
+    2010.07856, sec. 5.2.)
 
     Attributes:
         min_std: the smallest level, in units of the data.

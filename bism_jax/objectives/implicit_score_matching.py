@@ -38,8 +38,9 @@ class SSM:
     Attributes:
         projection: the distribution of u, `"rademacher"` or `"gaussian"`.
         latents: of a latent-variable model: `"moving"`, or `"fixed"` for the form of Bao et al., NeurIPS
-            2020, which holds h in grad_v and is no bound. A free energy has none, and there it changes
-            nothing.
+            2020, which holds h in grad_v. That is no bound: training can lower it by making q wrong, and
+            probabilistic PCA ends nats below maximum likelihood; take it to reproduce the paper alone. A free
+            energy has no latents, and there it changes nothing.
 
     Raises:
         ValueError: on an unknown projection or form.

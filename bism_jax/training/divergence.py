@@ -14,8 +14,11 @@ Cause = Literal["value", "derivative", "overflow", "growth", "sudden"]
 
 _ADVICE: dict[Cause, str] = {
     "value": (
-        "The loss itself is not finite in the first iteration: look at the initial parameters, and at "
-        "logarithms, roots and quotients in the energy and the posterior."
+        "The loss itself is not finite in the first iteration. Either a derivative in it is infinite (that "
+        "of a norm or a root at zero, or a logarithm or quotient, in the energy or the posterior: add a "
+        "small number under the root; jax.config.update('jax_debug_nans', True) finds the place), or the "
+        "lower level "
+        "diverged within the steps of one iteration: lower the learning rate of phi or clip its gradients."
     ),
     "derivative": (
         "The loss is finite and its gradient is not, in the first iteration: a derivative is infinite where "
@@ -68,6 +71,7 @@ def divergence_error(
     before: Mapping[str, np.ndarray],
     theta: Any,
     checkpoint: Path | None,
+    rolls_back: bool = False,
 ) -> DivergenceError:
     """The error for an iteration whose scalars are not all finite.
 
@@ -77,15 +81,17 @@ def divergence_error(
         before: the scalars of the iterations before it, `[iterations]` each.
         theta: the parameters, for their dtype.
         checkpoint: the last good checkpoint, or None.
+        rolls_back: whether the run goes back to it by itself.
     """
     names = [name for name, value in bad.items() if not np.isfinite(value)]
     cause, facts = _cause(bad, names, before, theta)
     saved = f"the last good checkpoint is {checkpoint}" if checkpoint else "there is no checkpoint"
     message = (
         f"{', '.join(names)} stopped being finite at iteration {step}; {saved}. "
-        f"{_ADVICE[cause].format(**facts)} With a checkpoint_dir, on_divergence='rollback' goes back to the "
-        "last checkpoint with new noise."
+        f"{_ADVICE[cause].format(**facts)}"
     )
+    if not rolls_back and cause in ("growth", "sudden"):
+        message += " on_divergence='rollback' with a checkpoint_dir would go back and draw new noise."
     return DivergenceError(message, step, checkpoint, cause)
 
 
@@ -102,9 +108,17 @@ def _cause(
         return "overflow", facts
     if not recent:
         return ("derivative" if np.isfinite(bad["loss"]) else "value"), facts
-    growth = {name: float(values[-1] / max(np.min(values), 1e-30)) for name, values in recent.items()}
+    growth = {name: _growth(values) for name, values in recent.items()}
     name = max(growth, key=lambda name: growth[name], default="loss")
     if growth.get(name, 0.0) >= _GROWTH:
         count = min(_WINDOW, len(recent[name]))
         return "growth", {**facts, "name": name, "factor": growth[name], "count": count}
     return ("overflow" if last > _NEAR_OVERFLOW * largest else "sudden"), facts
+
+
+def _growth(values: np.ndarray) -> float:
+    """How many times the first of some absolute values the last is; 1 where the last does not stand out."""
+    last, median = float(values[-1]), float(np.median(values))
+    if last <= 10 * median:
+        return 1.0
+    return last / (float(values[0]) or median)

@@ -73,7 +73,7 @@ class Run:
                 if bad is not None:
                     self._history.append({name: values[:bad] for name, values in infos.items()})
                     at_fault = {name: values[bad] for name, values in infos.items()}
-                    new_step = self._roll_back(self._divergence(step + bad, at_fault), rollback)
+                    new_step = self._roll_back(self._divergence(step + bad, at_fault, rollback), rollback)
                     bar.update(new_step - step)
                     step = new_step
                     continue
@@ -96,12 +96,12 @@ class Run:
         any_bad = np.any([~np.isfinite(values) for values in infos.values()], axis=0)
         return int(np.argmax(any_bad)) if any_bad.any() else None
 
-    def _divergence(self, step: int, infos: dict[str, float]) -> DivergenceError:
+    def _divergence(self, step: int, infos: dict[str, float], rolls_back: bool) -> DivergenceError:
         if self._store is not None:
             self._store.wait()
         path = None if self._store is None else self._store.latest_path()
         theta = self._loop.host_state().method_state.theta
-        return divergence_error(step, infos, self._history.scalars(), theta, path)
+        return divergence_error(step, infos, self._history.scalars(), theta, path, rolls_back)
 
     def _roll_back(self, error: DivergenceError, rollback: bool) -> int:
         if not rollback or self._store is None or self._num_rollbacks == _MAX_ROLLBACKS:
@@ -112,8 +112,8 @@ class Run:
         self._loop.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
         warnings.warn(
-            f"{error} Going back to iteration {step_back} with new noise, {self._num_rollbacks} of "
-            f"{_MAX_ROLLBACKS} times.",
+            f"{str(error).partition(';')[0]}: back to iteration {step_back} ({error.checkpoint}) with new "
+            f"noise, {self._num_rollbacks} of {_MAX_ROLLBACKS} times.",
             stacklevel=2,
         )
         for callback in self._callbacks:
