@@ -8,6 +8,7 @@ wider, so there the dtypes are looked at, and results to 1e-6. The slow tests ru
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import re
 import subprocess
@@ -160,6 +161,14 @@ def switched(**values):
             jax.config.update(name, value)
 
 
+def same_program(found, expected):
+    """Without pytest's own comparison, which takes minutes for texts of this length."""
+    pairs = itertools.zip_longest(found.splitlines(), expected.splitlines())
+    first = next(((line, other) for line, other in pairs if line != other), None)
+    if first is not None:
+        pytest.fail(f"the programs differ, first in\n{first[0]}\n{first[1]}")
+
+
 def program(fn, *args):
     """The traced function as text, without addresses."""
     return re.sub("0x[0-9a-f]+", "", str(jax.make_jaxpr(fn)(*args)))
@@ -192,7 +201,8 @@ def programs(name):
 def test_strict_switches_do_not_change_a_method(name):
     expected = programs(name)
     with switched(**STRICT):
-        assert programs(name) == expected
+        for found, before in zip(programs(name), expected, strict=True):
+            same_program(found, before)
 
 
 @every_method
@@ -327,7 +337,8 @@ def test_optimisers_keep_the_dtypes_of_their_state_with_x64(name):
         new = jax.eval_shape(functools.partial(apply_gradient, optimizer), phi, opt_state, phi)
         assert dtypes(new) == dtypes((phi, opt_state))
         inputs = jnp.zeros((2, 2, 3), np.float32)
-        for strategy in (Unrolled(2), StopGradient(2)):
+        # Adafactor has no finite derivative at zero and is refused there, with x64 and without.
+        for strategy in [StopGradient(2)] + [Unrolled(2)] * (name != "adafactor"):
             solution = jax.eval_shape(
                 functools.partial(strategy.solve, problem), phi, None, inputs, opt_state
             )
@@ -366,7 +377,7 @@ def test_strict_switches_do_not_change_a_hypergradient(strategy):
     args = np.float32(0.7), PHI, np.ones((strategy.num_steps, 2, 3), np.float32)
     expected = program(hypergradient(strategy), *args)
     with switched(**STRICT):
-        assert program(hypergradient(strategy), *args) == expected
+        same_program(program(hypergradient(strategy), *args), expected)
     with switched(**X64):
         assert not re.search(r"f64\[\d", program(hypergradient(strategy), *args))
 
@@ -428,7 +439,7 @@ def evaluate_model(name):
 def test_strict_switches_do_not_change_a_model(name):
     expected, _ = evaluate_model(name)
     with switched(jax_numpy_dtype_promotion="strict", jax_numpy_rank_promotion="raise"):
-        assert evaluate_model(name)[0] == expected
+        same_program(evaluate_model(name)[0], expected)
 
 
 @pytest.mark.parametrize(
