@@ -86,9 +86,15 @@ REFUSED = {
 }
 QUICK = ("adam", "clip_by_global_norm", "lamb", "MultiSteps")
 # Zero has no direction, so their steps jump there, or have a kink, and no derivative.
-JUMPS_AT_ZERO = {"keep_params_nonnegative", "lamb", "lars", "lion", "rprop", "sign_sgd"}
-# Two add noise; MultiSteps accumulates in float32, whose smallest numbers are larger.
-STEPS = {"add_noise": 1e-5, "noisy_sgd": 1e-5, "MultiSteps": 1e-20}
+JUMPS_AT_ZERO = {
+    *("keep_params_nonnegative", "lamb", "lars", "lion", "rprop", "sign_sgd", "scale_by_trust_ratio"),
+    *("scale_by_rss", "sm3"),  # which have a branch of their own at exactly zero
+}
+# Its values are NaN there, in a plain loop as well.
+NAN_AT_ZERO = {"prodigy"}
+# Two add noise, and yogi's momentum starts above zero, so they do not stay there; MultiSteps accumulates in
+# float32, whose smallest numbers are larger.
+STEPS = {"add_noise": 1e-5, "noisy_sgd": 1e-5, "yogi": 1e-7, "MultiSteps": 1e-20}
 
 
 def loss(phi, theta, x):
@@ -143,8 +149,8 @@ def test_hypergradient_is_that_of_a_python_loop(x64, name):
     shown = "jumps" if jumps else f"{zero_differences[1]:.6g}"
     print(f"\n| {name} | {slope:.6g} | {differences[1]:.6g} | {at_zero:.6g} | {shown} |")
     np.testing.assert_allclose(slope, differences[1], rtol=1e-6, atol=1e-8)
-    assert np.isfinite(at_zero)
-    if not jumps:
+    assert np.isfinite(at_zero) != (name in NAN_AT_ZERO)
+    if not jumps and name not in NAN_AT_ZERO:
         np.testing.assert_allclose(at_zero, zero_differences[1], rtol=1e-3, atol=1e-8)
 
 
