@@ -18,6 +18,7 @@ from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import contains_primitive, count_equations, dependent_equations, is_used
 
+# What takes other devices' values; `shard_map` with its checks on has primitives of other names for sums.
 _COMMUNICATION = frozenset({"all_gather", "all_to_all", "ppermute", "psum", "reduce_scatter"})
 _MAX_UNROLLED_STEPS = 8
 _MAX_UNROLLED_EQUATIONS = 200  # of one step; beyond, the memory of plain reverse mode comes back

@@ -40,7 +40,7 @@ COUNTER = Fact("unknown", value=COUNTS)
 
 # A result of these has the kind of their operand.
 _KIND_OF_OPERAND = frozenset(
-    """broadcast_in_dim cbrt convert_element_type copy dynamic_slice expand_dims reduce_max reduce_min
+    """broadcast_in_dim cbrt convert_element_type copy dynamic_slice reduce_max reduce_min
     reduce_precision reshape sign slice squeeze stop_gradient transpose""".split()  # noqa: SIM905
 )
 _POSITIVE_OF_NONZERO = frozenset({"abs", "sqrt", "rsqrt", "square"})
