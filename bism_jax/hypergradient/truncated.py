@@ -35,8 +35,8 @@ class Truncated:
 
     Raises:
         ValueError: on a negative `num_steps` or a `last` outside of 1 to N.
-        TypeError: where `trusted` is no tuple of functions and primitives, or holds a custom_vjp, which has no
-            forward mode.
+        TypeError: where `trusted` is no tuple of functions and primitives, or holds a custom_vjp, which has
+            no forward mode.
     """
 
     num_steps: int

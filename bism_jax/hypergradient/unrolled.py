@@ -55,8 +55,8 @@ class Unrolled:
 
     Raises:
         ValueError: on a negative `num_steps` or a `segment` that is neither positive nor `"sqrt"`.
-        TypeError: where `trusted` is no tuple of functions and primitives, or holds a custom_vjp, which has no
-            forward mode.
+        TypeError: where `trusted` is no tuple of functions and primitives, or holds a custom_vjp, which has
+            no forward mode.
     """
 
     num_steps: int
