@@ -111,7 +111,7 @@ def test_the_image_energy_in_both_forms(x64, noise):
     v = jax.random.uniform(jax.random.key(0), (3, 8, 8, 1), jnp.float64)
     phi = posterior.init(jax.random.key(1), v)
     theta = energy.init(jax.random.key(2), v, jnp.zeros((3, 3)))
-    method = BiSM(MDSM(), Fisher(), 1, Unrolled(2), SGD, noise)
+    method = BiSM(MDSM(max_std=2.0), Fisher(), 1, Unrolled(2), SGD, noise)
     found = one_step(method, energy, posterior, theta, phi, v)
     assert_equal(found, one_step(method, plain(energy.apply), posterior, theta, phi, v))
 

@@ -15,16 +15,22 @@ from jaxtyping import PyTree
 from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
 from bism_jax.hypergradient.update_facts import COUNTER, UNKNOWN, ZERO, Fact, fact_of_result, fact_of_value
+from bism_jax.jax_switches import with_transfers
 from bism_jax.jaxprs import PLAIN_CALLS, aval_of, bodies, dependent_equations, is_inexact
+
+
+def _not_positive(x: Any) -> Any:
+    return jnp.logical_not(x > 0)  # a NaN is not; and `~` of Python's False, where x is a literal, is -1
+
 
 # Primitives with points where their derivative is not finite, and where those are.
 _SINGULAR: dict[str, Callable[..., Any]] = {
-    "sqrt": lambda x: ~(x > 0),
-    "rsqrt": lambda x: ~(x > 0),
-    "log": lambda x: ~(x > 0),
+    "sqrt": _not_positive,
+    "rsqrt": _not_positive,
+    "log": _not_positive,
     "cbrt": lambda x: x == 0,
     "integer_pow": lambda x: x == 0,
-    "pow": lambda x, y: ~(x > 0) & (y < 1),
+    "pow": lambda x, y: _not_positive(x) & (y < 1),
     "div": lambda x, y: (y == 0) | ~(jnp.isfinite(x) & jnp.isfinite(y)),
     "asin": lambda x: ~(jnp.abs(x) < 1),
     "acos": lambda x: ~(jnp.abs(x) < 1),
@@ -111,6 +117,7 @@ def _check_loops(names: set[str]) -> None:
         )
 
 
+@with_transfers
 def _check_at_zero(optimizer: optax.GradientTransformation, state: PyTree, params: PyTree) -> None:
     """Raises ValueError where the derivative of an update at a gradient of zero is not finite."""
 
@@ -127,9 +134,8 @@ def _check_at_zero(optimizer: optax.GradientTransformation, state: PyTree, param
     with jax.ensure_compile_time_eval():
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
         slopes = jax.tree.leaves(jax.jit(slope)(ones))
-        is_traced = any(
-            isinstance(leaf, jax.core.Tracer) for leaf in slopes
-        )  # by what the update closes over
+        # A tracer comes from what the update closes over.
+        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in slopes)
         if is_traced or all(bool(jnp.isfinite(leaf).all()) for leaf in slopes):
             return
     names = sorted({type(node).__name__ for node in _named_states(state)})

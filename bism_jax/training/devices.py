@@ -147,8 +147,9 @@ class PmapLayout:
     axis_name: str | None = _AXIS
 
     def __init__(self, devices: list[jax.Device]) -> None:
-        self._devices = [device for device in devices if device.process_index == jax.process_index()]
-        self._num_devices, self._num_local = len(devices), len(self._devices)
+        # pmap takes the devices of all processes: with only the local ones, each would train by itself.
+        self._devices = sorted(devices, key=lambda device: device.process_index)
+        self._num_local = sum(device.process_index == jax.process_index() for device in devices)
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree with a leading device axis."""
@@ -156,7 +157,7 @@ class PmapLayout:
 
     def split_indices(self, indices: np.ndarray) -> Array:
         """`[devices, steps, B / devices]`."""
-        parts = np.split(indices, self._num_devices, axis=1)
+        parts = np.split(indices, len(self._devices), axis=1)
         start = jax.process_index() * self._num_local
         return self._stack(parts[start : start + self._num_local])
 
