@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from bism_jax.precision import as_working, is_floating_dtype
 
@@ -199,3 +199,24 @@ def callback(value: Any) -> None:
             f"every, not {value!r}."
         )
     positive_int(f"callbacks: every of {type(value).__name__}", value.every)
+
+
+def rng_key(name: str, value: Any) -> Array:
+    """`value` as one typed key; a raw key of `jax.random.PRNGKey` is one too.
+
+    Raises:
+        TypeError: for a seed or anything else that is no key.
+        ValueError: for an array of keys.
+    """
+    dtype, shape = getattr(value, "dtype", None), np.shape(value) if hasattr(value, "dtype") else ()
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    is_raw = dtype == np.uint32 and shape[-1:] == jax.random.key_data(jax.random.key(0)).shape
+    if not is_typed and not is_raw:
+        raise TypeError(f"{name} must be a key such as jax.random.key(0), not {value!r}.")
+    key = value if is_typed else jax.random.wrap_key_data(jnp.asarray(value))
+    if key.shape != ():
+        raise ValueError(
+            f"{name} is an array of keys of shape {key.shape}, but one key is needed; pass {name}[0], or map "
+            "over them by jax.vmap."
+        )
+    return key
