@@ -255,20 +255,6 @@ def test_rollback_gives_up_after_three_times(tmp_path):
         train(method=method, checkpoint_dir=tmp_path, on_divergence="rollback")
 
 
-def test_a_checkpoint_of_another_run_is_refused(tmp_path):
-    train(num_steps=2, checkpoint_dir=tmp_path)
-    for options, message in (
-        ({"batch_size": 20}, "its batch_size is 10, not 20"),
-        ({"rng_key": 1}, "its rng_key is"),
-        ({"method": BiSM(DSM(0.2), hypergradient=Unrolled(1))}, "its method is"),
-        ({"ema_decay": None}, "its structure is"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            train(checkpoint_dir=tmp_path, **options)
-    with pytest.raises(ValueError, match="its energy_fn is"):
-        fit(GRBM(3), BernoulliPosterior(3), DATA, method=METHOD, batch_size=10, checkpoint_dir=tmp_path)
-
-
 def test_one_trace_serves_the_whole_run():
     traces = []
 

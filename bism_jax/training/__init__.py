@@ -4,6 +4,7 @@ from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Sn
 from bism_jax.training.divergence import DivergenceError
 from bism_jax.training.fit import FitResult, fit
 from bism_jax.training.flops import count_flops
+from bism_jax.training.interruption import StopTraining
 from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.plan import Plan, PlannedStrategy, plan
 
@@ -17,6 +18,7 @@ __all__ = [
     "Plan",
     "PlannedStrategy",
     "Snapshot",
+    "StopTraining",
     "TensorBoardLog",
     "count_flops",
     "fit",

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib.util
 import io
 import json
-import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from etils import epath
+
 from bism_jax import checks
+from bism_jax.paths import as_path, is_local
+from bism_jax.training import hosts
 from bism_jax.typing import Params
 
 
@@ -37,8 +43,13 @@ class Snapshot(NamedTuple):
 class Callback(Protocol):
     """Called after every `every` iterations and after the last.
 
-    A callback with a method `resume(step)` is told, before the first iteration, how many are done; one with
-    `rewind(step)` is told when a rollback undoes what came after; `close()` is called at the end.
+    It may raise `StopTraining` to end the run. A callback may have methods besides:
+
+    - `state()` gives JSON that is kept in each checkpoint, and `restore(state)` takes it back in a resumed
+      run, before `resume`.
+    - `resume(step)` is told, before the first iteration, how many are done.
+    - `rewind(step)` is told when a rollback undoes what came after.
+    - `close()` is called at the end.
     """
 
     @property
@@ -49,6 +60,30 @@ class Callback(Protocol):
     def __call__(self, snapshot: Snapshot) -> Mapping[str, float] | None:
         """Returns what it measured, if anything."""
         ...
+
+
+def states_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """The states of the callbacks that keep one, by name."""
+    return {name: callback.state() for name, callback in _named(callbacks) if hasattr(callback, "state")}
+
+
+def resume_all(callbacks: Sequence[Callback], states: Mapping[str, Any], step: int) -> None:
+    """Gives callbacks their states of a checkpoint, and tells them how many iterations are done."""
+    for name, callback in _named(callbacks):
+        if name in states and hasattr(callback, "restore"):
+            callback.restore(states[name])
+        if hasattr(callback, "resume"):
+            callback.resume(step)
+
+
+def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Any]]:
+    """Each callback by its type, its file where it has one, and its number among those."""
+    counts: dict[str, int] = {}
+    for callback in callbacks:
+        path = getattr(callback, "path", None)
+        name = type(callback).__name__ + (f" {Path(path).name}" if isinstance(path, (str, Path)) else "")
+        counts[name] = counts.get(name, 0) + 1
+        yield f"{name} {counts[name]}", callback
 
 
 @dataclass(frozen=True)
@@ -77,33 +112,96 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class _FileLog:
-    """What the logs in one file share: they start anew, or continue, and lose nothing of another run."""
+class FileLog:
+    """What the logs in one file share: they start anew, or continue, and lose nothing of another run.
+
+    The text so far is part of a checkpoint, so that a resumed run goes on from it byte for byte, whatever
+    became of the file. Of several hosts only the first writes.
+    """
 
     path: str | Path
     every: int = 100
+    _text: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         checks.positive_int("every", self.every)
+        as_path("path", self.path)
 
     def resume(self, step: int) -> None:
-        """Continues the file of a resumed run, or starts one."""
-        path = Path(self.path)
-        if step == 0 and path.exists() and path.stat().st_size > 0:
+        """Starts the file, or goes on after its rows up to `step`.
+
+        Raises:
+            FileExistsError: where the run starts anew and the file holds anything.
+        """
+        if not hosts.is_first():
+            return
+        file = self._file()
+        text = _read_text(file)
+        if step == 0 and text:
             raise FileExistsError(
-                f"{path} exists and this run starts anew; choose another path, or resume the run that wrote "
+                f"{file} exists and this run starts anew; choose another path, or resume the run that wrote "
                 "it by its checkpoint_dir."
             )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.rewind(step)
+        self._set_text(self._up_to(text, step))
+        self._write_all()
+
+    def state(self) -> str:
+        """The text so far, for a checkpoint."""
+        return "".join(self._text)
+
+    def restore(self, state: str) -> None:
+        """Goes on from the text of a checkpoint.
+
+        Warns:
+            UserWarning: where the file holds anything else than that text and what came after it; that
+                is kept beside it.
+        """
+        if not hosts.is_first():
+            return
+        file = self._file()
+        found = _read_text(file)
+        if not found.startswith(state) and not state.startswith(found):
+            warnings.warn(
+                f"{file} is not as this run left it: it is kept as {_move_aside(file)}, and the log goes on "
+                "from its checkpoint.",
+                stacklevel=2,
+            )
+        self._set_text(state)
+        self._write_all()
 
     def rewind(self, step: int) -> None:
         """Drops what was written after `step`."""
+        self._set_text(self._up_to("".join(self._text), step))
+        self._write_all()
+
+    def _file(self) -> epath.Path:
+        return as_path("path", self.path)
+
+    def _up_to(self, text: str, step: int) -> str:
+        """The whole rows of `text` up to `step`."""
         raise NotImplementedError
+
+    def _set_text(self, text: str) -> None:
+        self._text[:] = [text]
+
+    def _append(self, text: str) -> None:
+        self._text.append(text)
+        file = self._file()
+        if not hosts.is_first():
+            return
+        if not is_local(file) or not file.exists():  # a bucket cannot be appended to
+            self._write_all()
+            return
+        with _naming(file), open(file, "a", newline="", encoding="utf-8") as stream:
+            stream.write(text)
+
+    def _write_all(self) -> None:
+        if hosts.is_first():
+            _replace_text(self._file(), "".join(self._text))
 
 
 @dataclass(frozen=True)
-class CSVLog(_FileLog):
+class CSVLog(FileLog):
     """Writes the metrics as rows of a CSV file.
 
     A file that exists is continued by a resumed run, from which rows after its step are dropped, and
@@ -114,43 +212,35 @@ class CSVLog(_FileLog):
         every: the number of iterations that a row averages over.
     """
 
-    _rows: list[dict[str, Any]] = field(default_factory=list, repr=False, compare=False)
     _columns: dict[str, None] = field(default_factory=dict, repr=False, compare=False)
-
-    def rewind(self, step: int) -> None:
-        """Drops the rows after `step`, and one that a kill left unfinished."""
-        path = Path(self.path)
-        self._rows.clear()
-        if path.exists():
-            with path.open(newline="") as file:
-                whole = (row for row in csv.DictReader(file) if None not in row.values())
-                self._rows.extend(row for row in whole if int(row["step"]) <= step)
-        self._columns.clear()
-        self._columns.update(dict.fromkeys(name for row in self._rows for name in row))
-        self._write_all()
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Adds a row."""
         row = {"step": snapshot.step, **snapshot.metrics}
-        self._rows.append(row)
         if row.keys() <= self._columns.keys():
-            with Path(self.path).open("a", newline="") as file:
-                csv.DictWriter(file, list(self._columns), restval="").writerow(row)
-        else:
-            self._columns.update(dict.fromkeys(row))
-            self._write_all()
+            self._append(_csv_text(self._columns, [row], with_header=False))
+            return
+        rows = [*_csv_rows("".join(self._text)), row]
+        self._set_text(_csv_text(self._columns | dict.fromkeys(row), rows, with_header=True))
+        self._write_all()
 
-    def _write_all(self) -> None:
-        buffer = io.StringIO(newline="")
-        if self._rows:
-            writer = csv.DictWriter(buffer, list(self._columns), restval="")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        _replace_text(Path(self.path), buffer.getvalue())
+    def _set_text(self, text: str) -> None:
+        super()._set_text(text)
+        self._columns.clear()
+        self._columns.update(dict.fromkeys(next(csv.reader(io.StringIO(text)), [])))
+
+    def _up_to(self, text: str, step: int) -> str:
+        text = _whole_lines(text)
+        rows = _csv_rows(text)
+        kept = [row for row in rows if None not in row.values() and _is_up_to(row.get("step"), step)]
+        if len(kept) == len(rows):
+            return text
+        columns = dict.fromkeys(name for row in kept for name in row)
+        return _csv_text(columns, kept, with_header=True) if kept else ""
 
 
 @dataclass(frozen=True)
-class JSONLLog(_FileLog):
+class JSONLLog(FileLog):
     """Writes the metrics as lines of JSON; what exists is treated as by `CSVLog`.
 
     Attributes:
@@ -158,17 +248,13 @@ class JSONLLog(_FileLog):
         every: the number of iterations that a line averages over.
     """
 
-    def rewind(self, step: int) -> None:
-        """Drops the lines after `step`, and one that a kill left unfinished."""
-        path = Path(self.path)
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        _replace_text(path, "".join(line + "\n" for line in kept))
-
     def __call__(self, snapshot: Snapshot) -> None:
         """Adds a line."""
-        with Path(self.path).open("a") as file:
-            file.write(json.dumps({"step": snapshot.step, **snapshot.metrics}) + "\n")
+        self._append(json.dumps({"step": snapshot.step, **snapshot.metrics}) + "\n")
+
+    def _up_to(self, text: str, step: int) -> str:
+        lines = _whole_lines(text).splitlines(keepends=True)
+        return "".join(line for line in lines if _is_up_to(_step_of(line), step))
 
 
 class TensorBoardLog:
@@ -185,27 +271,90 @@ class TensorBoardLog:
     def __init__(self, log_dir: str | Path, every: int = 100) -> None:
         checks.positive_int("every", every)
         self.every = every
-        try:
+        self._log_dir = as_path("log_dir", log_dir)
+        self._writer: Any = None
+        if importlib.util.find_spec("tensorboardX") is None:
+            raise ImportError("TensorBoardLog needs tensorboardX: pip install tensorboardX, or use CSVLog.")
+
+    def resume(self, step: int) -> None:
+        """Starts a file, which hides the points of others in the folder after `step`."""
+        if hosts.is_first():
             from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise ImportError(
-                "TensorBoardLog needs tensorboardX: pip install tensorboardX, or use CSVLog."
-            ) from error
-        self._writer = SummaryWriter(str(log_dir))
+
+            self._writer = SummaryWriter(str(self._log_dir), purge_step=step + 1 if step else None)
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Adds a point to each curve."""
-        for name, value in snapshot.metrics.items():
-            self._writer.add_scalar(name, value, snapshot.step)
-        self._writer.flush()
+        if self._writer is not None:
+            for name, value in snapshot.metrics.items():
+                self._writer.add_scalar(name, value, snapshot.step)
+            self._writer.flush()
 
     def close(self) -> None:
         """Writes what is still in the queue."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
-def _replace_text(path: Path, text: str) -> None:
+def _whole_lines(text: str) -> str:
+    """Without the last line, where a kill cut it off."""
+    return text[: text.rfind("\n") + 1]
+
+
+def _csv_rows(text: str) -> list[dict[str, Any]]:
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def _csv_text(columns: Mapping[str, None], rows: Sequence[Mapping[str, Any]], with_header: bool) -> str:
+    buffer = io.StringIO(newline="")
+    writer = csv.DictWriter(buffer, list(columns), restval="")
+    if with_header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _is_up_to(found: Any, step: int) -> bool:
+    return str(found).isdecimal() and int(found) <= step
+
+
+def _step_of(line: str) -> Any:
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _read_text(file: epath.Path) -> str:
+    if not file.exists():
+        return ""
+    return file.read_bytes().decode("utf-8-sig", errors="replace")  # an editor may have put a mark before it
+
+
+def _move_aside(file: epath.Path) -> epath.Path:
+    number = 1
+    while (aside := file.with_name(f"{file.name}.edited-{number}")).exists():
+        number += 1
+    return file.rename(aside) or aside
+
+
+def _replace_text(file: epath.Path, text: str) -> None:
     """Writes a whole file at once, so that a kill loses nothing of the old one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, newline="")
-    os.replace(temporary, path)
+    with _naming(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(file.name + ".tmp")
+        temporary.write_bytes(text.encode())
+        temporary.replace(file)
+
+
+@contextlib.contextmanager
+def _naming(file: epath.Path) -> Iterator[None]:
+    """Names the log in an error of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the log {file} cannot be written ({error.strerror}); see to the space left and the "
+            "permissions, or choose another path",
+        ) from error

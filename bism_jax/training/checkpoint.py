@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jaxtyping import PyTree
 
+from bism_jax.training import hosts
 from bism_jax.training.history import History
 from bism_jax.training.loop import LoopState
+from bism_jax.training.run_description import Description, differences, digest, digest_of_arrays
+
+_Result = TypeVar("_Result")
+
+# Orbax numbers the operations of a process, and those of two threads take each other's numbers.
+_ORBAX = threading.RLock()
+_saving: list[CheckpointStore] = []
 
 
 class Restored(NamedTuple):
@@ -21,18 +32,35 @@ class Restored(NamedTuple):
 
     Attributes:
         state: the loop's.
-        source_position: the data source's.
+        source_position: the data source's, or None where it is of other data.
+        callbacks: the states of the callbacks that keep one.
+        new_parts: what of the state starts anew.
+        description: what the run was that wrote it.
     """
 
     state: LoopState
     source_position: Any
+    callbacks: dict[str, Any]
+    new_parts: list[str]
+    description: Description
+
+
+class _Damaged(Exception):  # noqa: N818 - it never leaves this file
+    """A checkpoint that cannot be read, and why."""
+
+
+class _Content(NamedTuple):
+    run: dict[str, Any]
+    leaves: dict[str, np.ndarray]
+    scalars: dict[str, np.ndarray]
 
 
 class CheckpointStore:
     """The checkpoints of one run in one folder.
 
-    A checkpoint holds parameters, optimiser states, moving average, key, iteration, data position and
-    history; saving happens in the background, and a checkpoint appears only when it is complete.
+    A checkpoint holds parameters, optimiser states, moving average, key, iteration, data position, history
+    and the states of callbacks; saving happens in the background, and a checkpoint appears only when it is
+    complete.
 
     Args:
         directory: the folder; made where it does not exist.
@@ -40,93 +68,260 @@ class CheckpointStore:
         max_to_keep: how many of the newest checkpoints stay.
     """
 
-    def __init__(self, directory: str | Path, description: dict[str, Any], max_to_keep: int = 3) -> None:
-        self.directory = Path(directory).absolute()
+    def __init__(self, directory: epath.Path, description: Description, max_to_keep: int = 3) -> None:
+        self.directory = directory
         self._description = json.loads(json.dumps(description))
+        self._failure: Exception | None = None
         options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=True)
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        with _ORBAX:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def latest_step(self) -> int | None:
         """The iteration of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
-    def latest_path(self) -> Path | None:
+    def latest_path(self) -> epath.Path | None:
         """Where the newest checkpoint is, or None."""
         step = self.latest_step()
-        return None if step is None else self.directory / str(step)
+        return None if step is None else self._path(step)
 
-    def save(self, state: LoopState, source_position: Any, history: History) -> None:
-        """Saves a host copy of the state in the background."""
+    def save(self, state: LoopState, source_position: Any, history: History, callbacks: Any) -> None:
+        """Saves a host copy of the state in the background.
+
+        Raises:
+            OSError: where this one or the one before it could not be written.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
         record = history.state()
-        items = {
-            "state": ocp.args.StandardSave(_as_leaves(state)),
-            "run": ocp.args.JsonSave(
-                {
-                    "description": {**self._description, "structure": _structure(state)},
-                    "source_position": source_position,
-                    "evaluations": record["evaluations"],
-                }
-            ),
+        run = {
+            "description": {**self._description, "structure": _structure(state)},
+            "source_position": source_position,
+            "evaluations": record["evaluations"],
+            "callbacks": callbacks,
         }
-        if record["scalars"]:
-            items["history"] = ocp.args.StandardSave(record["scalars"])
-        self._manager.save(step, args=ocp.args.Composite(**items))
+        leaves, scalars = _as_leaves(state), record["scalars"]
+        run["checksum"] = _checksum(run, leaves, scalars)
+        items = {"state": ocp.args.StandardSave(leaves), "run": ocp.args.JsonSave(run)}
+        if scalars:
+            items["history"] = ocp.args.StandardSave(scalars)
+        self._try_writing(lambda: self._manager.save(step, args=ocp.args.Composite(**items)))
+        _saving.append(self)
 
-    def restore(self, target: LoopState, history: History) -> Restored:
-        """Reads the newest checkpoint back into a state like `target`.
+    def restore(self, target: LoopState, history: History, strictly: bool = True) -> Restored | None:
+        """Reads the newest whole checkpoint back into a state like `target`; None where there is none.
+
+        Args:
+            target: the state before the first iteration of this run.
+            history: the record, which is set to that of the checkpoint.
+            strictly: whether the checkpoint must be of this very run; otherwise its parameters are taken,
+                and whatever else has the same structure.
 
         Raises:
-            ValueError: where it was written by another model, method, batch size or seed.
+            ValueError: where it was written by another run, or no checkpoint of several can be read.
+
+        Warns:
+            UserWarning: where newer checkpoints are damaged; they are moved aside.
         """
         self.wait()
-        step = self.latest_step()
-        run = self._manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-        self._check_description(run["description"], {**self._description, "structure": _structure(target)})
-        items = {"state": ocp.args.StandardRestore(_as_leaves(target))}
-        if step:
-            items["history"] = ocp.args.StandardRestore()
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
-        leaves = [restored["state"][key] for key in sorted(restored["state"])]
-        state = jax.tree.unflatten(jax.tree.structure(target), leaves)
-        scalars = {name: np.asarray(values) for name, values in restored["history"].items()} if step else {}
-        history.restore(scalars, run["evaluations"])
-        return Restored(state, run["source_position"])
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                content = self._read(step, strictly)
+            except _Damaged as error:
+                damaged[step] = str(error)
+                continue
+            if damaged:
+                self._move_aside(damaged, step)
+            return self._unpack(content, target, history, strictly)
+        if damaged:
+            raise ValueError(
+                f"checkpoint_dir={self.directory} has no checkpoint that can be read: {_listed(damaged)}. "
+                "Choose another checkpoint_dir to start anew."
+            )
+        return None
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk.
+
+        Raises:
+            OSError: where it could not be written.
+        """
+        self._try_writing(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits, and releases what the store holds."""
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            with _ORBAX:
+                self._manager.close()
 
-    def _check_description(self, found: dict[str, Any], expected: dict[str, Any]) -> None:
-        for name, value in expected.items():
-            if found.get(name) != value:
-                raise ValueError(
-                    f"checkpoint_dir={self.directory} holds a checkpoint of another run: its {name} is "
-                    f"{_shorten(found.get(name))}, not {_shorten(value)}. Choose another checkpoint_dir, or "
-                    "continue that run as it was started."
-                )
+    def _path(self, step: int) -> epath.Path:
+        return self.directory / str(step)
 
+    def _try_writing(self, write: Callable[[], Any]) -> None:
+        try:
+            self._alone(write)
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
+        except Exception as error:
+            whole = [step for step in self._manager.all_steps() if self._path(step).exists()]
+            last = f"the last whole one is {self._path(max(whole))}" if whole else "there is none before it"
+            raise OSError(
+                f"a checkpoint could not be written to checkpoint_dir={self.directory} "
+                f"({type(error).__name__}: {error}); {last}. See to the space left and the permissions; the "
+                "same call continues from the last one."
+            ) from error
 
-def describe(value: Any) -> Any:
-    """A JSON description of a model or a method that is the same in the next process."""
-    if is_dataclass(value) and not isinstance(value, type):
-        parts = {
-            field.name: describe(getattr(value, field.name))
-            for field in fields(value)
-            if field.init and field.name not in ("parent", "name")
+    def _alone(self, operation: Callable[[], _Result]) -> _Result:
+        """`operation()` while orbax does nothing else in this process."""
+        with _ORBAX:
+            while _saving:
+                _saving.pop()._finish()
+            return operation()
+
+    def _finish(self) -> None:
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:  # it is for the run that this store belongs to
+            self._failure = error
+
+    def _read(self, step: int, strictly: bool) -> _Content:
+        run = self._read_items(step, run=ocp.args.JsonRestore())["run"]
+        if not isinstance(run, dict) or not isinstance(run.get("description"), dict):
+            raise _Damaged("its run/metadata is not complete")
+        if strictly:
+            self._check_description(run["description"])
+        items = {"state": ocp.args.StandardRestore()}
+        if step:
+            items["history"] = ocp.args.StandardRestore()
+        found = self._read_items(step, **items)
+        leaves = {name: np.asarray(leaf) for name, leaf in found["state"].items()}
+        scalars = {name: np.asarray(values) for name, values in (found.get("history") or {}).items()}
+        checksum = run.pop("checksum", None)  # version 0.1.0 wrote none
+        if checksum not in (None, _checksum(run, leaves, scalars)):
+            raise _Damaged("its content is not what was written")
+        if len(leaves) != len(run["description"].get("structure", {})):
+            raise _Damaged("its state is not complete")
+        return _Content(run, leaves, scalars)
+
+    def _read_items(self, step: int, **items: Any) -> Any:
+        try:
+            return self._alone(lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
+        except Exception as error:  # whatever a dependency raises for a file that is cut
+            raise _Damaged(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
+
+    def _check_description(self, found: Description) -> None:
+        if "iteration" not in found:
+            raise ValueError(
+                f"checkpoint_dir={self.directory} was written by version 0.1.0, which did not record what "
+                "decides a run. Choose another checkpoint_dir, or pass resume='parameters' to go on from "
+                "its parameters and optimiser states."
+            )
+        changes = differences(found, self._description)
+        if changes:
+            raise ValueError(
+                f"checkpoint_dir={self.directory} is that of another run: {'; '.join(changes)}. Choose "
+                "another checkpoint_dir, continue that run as it was started, or pass resume='parameters' "
+                "to go on from its parameters under the new settings."
+            )
+
+    def _unpack(self, content: _Content, target: LoopState, history: History, strictly: bool) -> Restored:
+        description = content.run["description"]
+        found = {
+            path: content.leaves[name]
+            for path, name in zip(description["structure"], sorted(content.leaves), strict=True)
         }
-        return {"type": type(value).__name__, **parts}
-    if isinstance(value, (bool, int, float, str, type(None))):
-        return value
-    if isinstance(value, (tuple, list)):
-        return [describe(item) for item in value]
-    return getattr(value, "__name__", type(value).__name__)
+        state, new_parts = _carry_over(target, found)
+        if strictly and new_parts:
+            raise ValueError(
+                f"checkpoint_dir={self.directory} is that of another run: its {', '.join(new_parts)} has "
+                "another structure. Choose another checkpoint_dir."
+            )
+        is_same_data = description.get("data") == self._description.get("data")
+        history.restore(content.scalars, content.run["evaluations"])
+        if strictly:
+            state = state._replace(key_data=jnp.asarray(found[".key_data"]))
+        return Restored(
+            state,
+            content.run["source_position"] if is_same_data else None,
+            content.run.get("callbacks") or {},
+            new_parts,
+            description,
+        )
+
+    def _move_aside(self, damaged: dict[int, str], whole: int) -> None:
+        if hosts.is_first():
+            for step in damaged:
+                aside = self.directory / f"{step}.damaged"
+                number = 1
+                while aside.exists():
+                    number += 1
+                    aside = self.directory / f"{step}.damaged-{number}"
+                self._path(step).rename(aside)
+        hosts.wait("damaged checkpoints are moved")
+        with _ORBAX:
+            self._manager.reload()
+        warnings.warn(
+            f"checkpoint_dir={self.directory}: {_listed(damaged)}; going back to the newest whole one, "
+            f"{self._path(whole)}. What was damaged is kept beside it, as NAME.damaged.",
+            stacklevel=2,
+        )
+
+
+def _listed(damaged: dict[int, str]) -> str:
+    return "; ".join(f"checkpoint {step} is damaged ({reason})" for step, reason in damaged.items())
+
+
+def _carry_over(target: LoopState, found: dict[str, np.ndarray]) -> tuple[LoopState, list[str]]:
+    """`target` with the parts of a checkpoint that fit it, and the names of those that do not.
+
+    Raises:
+        ValueError: where the parameters do not fit.
+    """
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(target)]
+    leaves = dict(zip(paths, map(np.asarray, jax.tree.leaves(target)), strict=True))
+    taken, new_parts = dict(leaves), []
+    for part in sorted({_part_of(path) for path in [*paths, *found]}):
+        own = {path: leaf for path, leaf in leaves.items() if _part_of(path) == part}
+        saved = {path: leaf for path, leaf in found.items() if _part_of(path) == part}
+        if _outline(own) == _outline(saved):
+            taken.update(saved)
+        elif own:
+            new_parts.append(part.removeprefix(".method_state").removeprefix("."))
+            if part in (".method_state.theta", ".method_state.phi"):
+                raise ValueError(_misfit(new_parts[-1], own, saved))
+    taken[".key_data"] = leaves[".key_data"]
+    if "theta_ema" in new_parts:
+        average = [path for path in paths if _part_of(path) == ".theta_ema"]
+        taken |= {path: taken[path.replace(".theta_ema", ".method_state.theta", 1)] for path in average}
+    return jax.tree.unflatten(jax.tree.structure(target), [taken[path] for path in paths]), new_parts
+
+
+def _part_of(path: str) -> str:
+    """The attribute of the method's state that a leaf is in, or of the loop's."""
+    names = path.partition("[")[0].split(".")
+    return ".".join(names[:3] if names[1] == "method_state" else names[:2])
+
+
+def _outline(leaves: dict[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
+    return {path: (leaf.dtype, leaf.shape) for path, leaf in leaves.items()}
+
+
+def _misfit(name: str, own: dict[str, np.ndarray], saved: dict[str, np.ndarray]) -> str:
+    here, there = _outline(own), _outline(saved)
+    path = next(path for path in sorted({*here, *there}) if here.get(path) != there.get(path))
+    old, new = (
+        "nothing" if path not in each else f"{each[path][0]}{list(each[path][1])}" for each in (there, here)
+    )
+    return (
+        f"checkpoint_dir: the {name} of its checkpoint does not fit the model: "
+        f"{path.removeprefix('.method_state.')} is {old} there and {new} here. Pass the same model, or "
+        "choose another checkpoint_dir."
+    )
 
 
 def _as_leaves(state: PyTree) -> dict[str, Any]:
@@ -139,6 +334,6 @@ def _structure(state: PyTree) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
 
 
-def _shorten(value: Any, limit: int = 200) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= limit else text[:limit] + "..."
+def _checksum(run: dict[str, Any], leaves: dict[str, np.ndarray], scalars: dict[str, np.ndarray]) -> str:
+    parts: Sequence[Any] = (json.loads(json.dumps(run)), digest_of_arrays(leaves), digest_of_arrays(scalars))
+    return digest(json.dumps(parts, sort_keys=True).encode())

@@ -14,6 +14,10 @@ import numpy as np
 
 from bism_jax import checks
 from bism_jax.precision import as_working
+from bism_jax.training.data_fingerprint import of_array, of_batch, of_rows, spread_rows
+from bism_jax.training.run_description import Description, digest_of_arrays
+
+_FINGERPRINT_ROWS = 16
 
 
 class DataSource(Protocol):
@@ -46,7 +50,11 @@ class DataSource(Protocol):
         ...
 
     def set_position(self, position: Any) -> None:
-        """Returns to a position."""
+        """Returns to a position; raises ValueError where other data follows there than did before."""
+        ...
+
+    def fingerprint(self) -> Description:
+        """What tells this data from other data."""
         ...
 
 
@@ -144,6 +152,10 @@ class ArraySource:
     def set_position(self, position: Any) -> None:
         """Nothing to do."""
 
+    def fingerprint(self) -> Description:
+        """Of its values."""
+        return of_array(self._array)
+
 
 class RandomAccessSource:
     """Rows fetched by index on the host, such as a tfds `data_source` mapped to arrays."""
@@ -172,6 +184,11 @@ class RandomAccessSource:
 
     def set_position(self, position: Any) -> None:
         """Nothing to do."""
+
+    def fingerprint(self) -> Description:
+        """Of its length and of some rows."""
+        indices = spread_rows(self._shuffle.num_rows, _FINGERPRINT_ROWS)
+        return of_rows(self._shuffle.num_rows, self._rows(indices), self._rows(indices))
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
         if hasattr(self._source, "__getitems__"):
@@ -202,12 +219,12 @@ class IterableSource:
         self._warned = False
         self._dtype: np.dtype | None = None
         self.has_position = hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
-        start = self.position()
+        start = self._state() if self.has_position else None
         self._example = self._draw(None)
         self._shape = self._example.shape
         self._first: np.ndarray | None = None if self.has_position else self._example
         if self.has_position:
-            self.set_position(start)
+            self._set_state(start)
         self.batch_size = self._shape[0] * jax.process_count()
         if self.batch_size != batch_size:
             raise ValueError(
@@ -224,16 +241,37 @@ class IterableSource:
         return np.stack([self._next() for _ in range(num_steps)])
 
     def position(self) -> Any:
-        """The iterator's state, or None."""
+        """The iterator's state with a checksum of the batch that comes next, or None."""
         if not self.has_position:
             return None
-        state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
-        return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+        state = self._state()
+        return {**state, "next": self._checksum_of_next(state)}
 
     def set_position(self, position: Any) -> None:
         """Returns to a state of the iterator."""
         if not self.has_position:
             return
+        self._set_state(position)
+        if position.get("next") not in (None, self._checksum_of_next(position)):
+            raise ValueError(
+                "data does not go on as it did when the checkpoint was written: the next batch is another. "
+                "Pass the iterable that the run was started with, or choose another checkpoint_dir."
+            )
+
+    def fingerprint(self) -> Description:
+        """Of the first batch, without its values: an iterable may come in another order each time."""
+        return of_batch(self._example)
+
+    def _checksum_of_next(self, state: Any) -> str:
+        checksum = digest_of_arrays(self._draw(self._shape))
+        self._set_state(state)
+        return checksum
+
+    def _state(self) -> dict[str, Any]:
+        state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
+        return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+
+    def _set_state(self, position: Any) -> None:
         state = base64.b64decode(position["base64"]) if "base64" in position else position["json"]
         self._iterator.set_state(copy.deepcopy(state))  # type: ignore[attr-defined]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,19 +12,37 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Key
 
 from bism_jax import checks
 from bism_jax.methods import BiSM
+from bism_jax.paths import as_path
 from bism_jax.precision import as_working
-from bism_jax.training.callbacks import Callback
-from bism_jax.training.checkpoint import CheckpointStore, describe
+from bism_jax.training import folder_lock, hosts
+from bism_jax.training.callbacks import Callback, FileLog, resume_all
+from bism_jax.training.checkpoint import CheckpointStore, Restored
 from bism_jax.training.data_source import DataSource, as_data_source
-from bism_jax.training.devices import make_layout
+from bism_jax.training.devices import Layout, make_layout
 from bism_jax.training.history import History
-from bism_jax.training.loop import LoopState, TrainingLoop, runs_slowly_in_loop, start_state
+from bism_jax.training.loop import (
+    KeyImpls,
+    LoopState,
+    TrainingLoop,
+    key_impls_of,
+    runs_slowly_in_loop,
+    start_state,
+    trace_step,
+)
 from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.run import Run
+from bism_jax.training.run_description import (
+    Description,
+    describe,
+    describe_iteration,
+    digest_of_arrays,
+    versions,
+)
 from bism_jax.typing import Method, Params
 
 
@@ -63,12 +82,18 @@ def fit(
     steps_per_call: int | None = None,
     on_divergence: Literal["raise", "rollback"] = "raise",
     progress: bool | None = None,
+    resume: Literal["strict", "parameters"] = "strict",
 ) -> FitResult:
     """Trains p(v, h; theta) = exp(-E(v, h; theta)) / Z on data, with a posterior q(h | v; phi).
 
     The same arguments give the same bits, whatever `steps_per_call`, and also after an interruption:
-    a run with a `checkpoint_dir` continues from its newest checkpoint. (Same backend, number of devices
-    and versions; for an iterable without a state the data is not set back, and a warning says so.)
+    a run with a `checkpoint_dir` continues from its newest whole checkpoint. (Same backend, number of
+    devices and versions; for an iterable without a state the data is not set back, and a warning says so.)
+
+    SIGINT and SIGTERM let the running call end, save a checkpoint and exit with status 130 or 143; at a
+    prompt, as in a notebook, an interrupt returns the result so far, and so does a callback that raises
+    `StopTraining`. One run at a time uses a `checkpoint_dir`; of several processes, which must agree on every
+    argument, the first writes.
 
     Args:
         energy_fn: E, a Flax Linen or NNX module called as `(v, h)`, or a function `(theta, v, h)`; takes
@@ -86,7 +111,8 @@ def fit(
         batch_size: rows of the global batch.
         rng_key: a seed or a key; its PRNG implementation draws all noise.
         callbacks: see `bism_jax.training.callbacks`.
-        checkpoint_dir: a folder for the checkpoints of this run, from which it continues.
+        checkpoint_dir: a folder for the checkpoints of this run, from which it continues; `~` is the home
+            folder, and `gs://` and other schemes of etils.epath are buckets.
         checkpoint_every: iterations between checkpoints.
         ema_decay: of the moving average of theta an iteration, at most (1 + t) / (10 + t) at iteration t;
             None keeps none.
@@ -95,54 +121,86 @@ def fit(
         on_divergence: `"raise"`, or `"rollback"` to continue from the last checkpoint with new noise,
             at most three times.
         progress: whether to show a bar; None shows it on a terminal.
+        resume: what a checkpoint must be to be continued: `"strict"` for one of this very run, with the same
+            data, iteration (constants such as learning rates included), batch size, seed and average;
+            `"parameters"` to go on from the theta and phi of another run of the same model, and from its
+            optimiser states and record where they have the same structure.
 
     Raises:
         ValueError: for data, a model, an option or a checkpoint that does not fit, before compilation.
         DivergenceError: where a loss or a gradient stops being finite.
+        OSError: where a checkpoint or a log cannot be written.
+        RuntimeError: where another process of the run is gone.
 
     Warns:
         UserWarning: for data or a posterior that the method's objective can be evaluated on but not be
-            right for, such as data of zeros and ones.
+            right for, such as data of zeros and ones; for damaged checkpoints and edited logs, which are kept
+            aside.
     """
     method = BiSM() if method is None else method
     checks.instance("method", method, Method, "BiSM()")
     _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
     callbacks = _check_callbacks(callbacks)
-    _check_directory(checkpoint_dir, on_divergence)
+    folder = _check_directory(checkpoint_dir, on_divergence, resume)
     with contextlib.ExitStack() as at_the_end:
         with jax.transfer_guard("allow"):  # what follows moves the data and the first state to the devices
-            key = _as_key(rng_key)
-            algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
-            source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
-            layout = make_layout(parallel, batch_size)
 
-            init_key, loop_key = jax.random.split(key)
-            example = jnp.asarray(as_working(source.example()))
-            method_state = algorithm.init(init_key, example)
-            release_freed_memory()
-            state = start_state(method_state, loop_key, ema_decay)
-            history, store = History(), None
-            if checkpoint_dir is not None:
-                description = _describe_run(method, energy_fn, posterior_fn, batch_size, key)
-                store = CheckpointStore(checkpoint_dir, description)
-                at_the_end.callback(store.close)
-                state = _resume(store, state, source, history)
-            num_done = int(state.step)
-            if num_steps < num_done:
-                raise ValueError(
-                    f"num_steps={num_steps}, but the run in checkpoint_dir={checkpoint_dir} has done "
-                    f"{num_done} iterations; pass at least as many, or another checkpoint_dir."
+            def prepare() -> _Prepared:
+                if folder is not None and hosts.is_first():
+                    at_the_end.enter_context(folder_lock.hold(folder))
+                return _prepare(
+                    method,
+                    energy_fn,
+                    posterior_fn,
+                    init_params,
+                    data,
+                    batch_size,
+                    rng_key,
+                    ema_decay,
+                    parallel,
                 )
+
+            run = hosts.together(prepare)
+            hosts.check_agreement(
+                {
+                    **run.description,
+                    "num_steps": num_steps,
+                    "steps_per_call": steps_per_call,
+                    "checkpoint_dir": None if folder is None else str(folder),
+                    "checkpoint_every": checkpoint_every,
+                    "callbacks": [[type(callback).__name__, callback.every] for callback in callbacks],
+                    "on_divergence": on_divergence,
+                    "parallel": parallel,
+                    "resume": resume,
+                }
+            )
+            history, store, state = History(), None, run.state
+            if folder is not None:
+                store = CheckpointStore(folder, run.description)
+                at_the_end.callback(store.close)
             for callback in callbacks:
-                getattr(callback, "resume", lambda step: None)(num_done)
                 at_the_end.callback(getattr(callback, "close", lambda: None))
-            mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
-            key_impl = str(jax.random.key_impl(key))
-            one_step_a_call = runs_slowly_in_loop(algorithm.step, method_state, example)
-            loop = TrainingLoop(mapped.step, source, layout, state, key_impl, ema_decay, one_step_a_call)
+
+            def start() -> LoopState:
+                return _resume(store, run, history, callbacks, num_steps, resume == "strict")
+
+            state = hosts.together(start)
+            mapped = method.bind(
+                energy_fn, posterior_fn, init_params=init_params, axis_name=run.layout.axis_name
+            )
+            loop = TrainingLoop(
+                mapped.step,
+                run.source,
+                run.layout,
+                state,
+                run.key_impl,
+                ema_decay,
+                run.one_step_a_call,
+                run.key_impls,
+            )
             release_freed_memory()
-            run = Run(loop, source, history, callbacks, store, checkpoint_every, key_impl)
-        run.train(num_done, num_steps, steps_per_call, on_divergence == "rollback", progress)
+            driver = Run(loop, run.source, history, callbacks, store, checkpoint_every, run.key_impl)
+        driver.train(int(state.step), num_steps, steps_per_call, on_divergence == "rollback", progress)
     final = loop.host_state()
     return FitResult(
         final.method_state.theta,
@@ -150,6 +208,62 @@ def fit(
         history.scalars(),
         final.theta_ema,
         history.evaluations(),
+    )
+
+
+class _Prepared(NamedTuple):
+    """What of a run is made before anything is compiled."""
+
+    source: DataSource
+    layout: Layout
+    state: LoopState
+    key_impl: str
+    key_impls: KeyImpls
+    one_step_a_call: bool
+    description: Description
+
+
+def _prepare(
+    method: Method,
+    energy_fn: Any,
+    posterior_fn: Any,
+    init_params: tuple[Params, Params] | None,
+    data: Any,
+    batch_size: int,
+    rng_key: int | Array,
+    ema_decay: float | None,
+    parallel: str | None,
+) -> _Prepared:
+    key = _as_key(rng_key)
+    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
+    source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
+    layout = make_layout(parallel, batch_size)
+    init_key, loop_key = jax.random.split(key)
+    example = jnp.asarray(as_working(source.example()))
+    method_state = algorithm.init(init_key, example)
+    release_freed_memory()
+    iteration = trace_step(algorithm.step, loop_key, method_state, example)
+    key_impl = str(jax.random.key_impl(key))
+    description = {
+        "method": describe(method),
+        "energy_fn": describe(energy_fn),
+        "posterior_fn": describe(posterior_fn),
+        "init_params": None if init_params is None else digest_of_arrays(init_params),
+        "data": source.fingerprint(),
+        "batch_size": batch_size,
+        "rng_key": [key_impl, np.ravel(jax.random.key_data(key)).tolist()],
+        "ema_decay": ema_decay,
+        "versions": versions(),
+        "iteration": describe_iteration(iteration),
+    }
+    return _Prepared(
+        source,
+        layout,
+        start_state(method_state, loop_key, ema_decay),
+        key_impl,
+        key_impls_of(method_state),
+        jax.default_backend() == "cpu" and runs_slowly_in_loop(iteration),
+        description,
     )
 
 
@@ -178,50 +292,80 @@ def _check_counts(
 
 
 def _check_callbacks(callbacks: Any) -> list[Callback]:
+    """A list of them; raises TypeError or ValueError for what is none, or for two logs in one file."""
     if not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks must be a sequence of callbacks, not {callbacks!r}; pass a list.")
     callbacks = list(callbacks)
     for callback in callbacks:
         checks.callback(callback)
+    paths = [as_path("path", callback.path) for callback in callbacks if isinstance(callback, FileLog)]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"callbacks: two logs have the path {path}; give each a file of its own.")
     return callbacks
 
 
-def _check_directory(checkpoint_dir: Any, on_divergence: str) -> None:
+def _check_directory(checkpoint_dir: Any, on_divergence: str, resume: str) -> epath.Path | None:
     checks.one_of("on_divergence", on_divergence, ("raise", "rollback"))
+    checks.one_of("resume", resume, ("strict", "parameters"))
     if checkpoint_dir is None:
         if on_divergence == "rollback":
             raise ValueError("on_divergence='rollback' needs a checkpoint_dir to go back to.")
-        return
-    if not isinstance(checkpoint_dir, (str, Path)):
-        raise TypeError(f"checkpoint_dir must be a path, not {checkpoint_dir!r}.")
-    if checkpoint_dir == "":
-        raise ValueError("checkpoint_dir is empty; pass a folder, or None for no checkpoints.")
-    if Path(checkpoint_dir).exists() and not Path(checkpoint_dir).is_dir():
-        raise ValueError(f"checkpoint_dir={checkpoint_dir} is a file; pass a folder.")
+        if resume == "parameters":
+            raise ValueError("resume='parameters' needs a checkpoint_dir to continue from.")
+        return None
+    folder = as_path("checkpoint_dir", checkpoint_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint_dir={folder} is a file; pass a folder.")
+    return folder
 
 
-def _describe_run(
-    method: Method, energy_fn: Any, posterior_fn: Any, batch_size: int, key: Array
-) -> dict[str, Any]:
-    return {
-        "method": describe(method),
-        "energy_fn": describe(energy_fn),
-        "posterior_fn": describe(posterior_fn),
-        "batch_size": batch_size,
-        "rng_key": [str(jax.random.key_impl(key)), np.ravel(jax.random.key_data(key)).tolist()],
-    }
-
-
-def _resume(store: CheckpointStore, state: LoopState, source: DataSource, history: History) -> LoopState:
-    """The newest checkpoint's state, or `state` where there is none."""
-    if not source.has_position:
+def _resume(
+    store: CheckpointStore | None,
+    run: _Prepared,
+    history: History,
+    callbacks: Sequence[Callback],
+    num_steps: int,
+    strictly: bool,
+) -> LoopState:
+    """The newest checkpoint's state, or the first one where there is none; callbacks are told."""
+    if store is None:
+        resume_all(callbacks, {}, 0)
+        return run.state
+    if not run.source.has_position:
         warnings.warn(
             "data is an iterable without get_state and set_state: a resumed run sees other data than an "
             "uninterrupted one.",
             stacklevel=3,
         )
-    if store.latest_step() is None:
-        return state
-    restored = store.restore(state, history)
-    source.set_position(restored.source_position)
+    restored = store.restore(run.state, history, strictly)
+    if restored is None:
+        resume_all(callbacks, {}, 0)
+        return run.state
+    num_done = int(restored.state.step)
+    if num_steps < num_done:
+        raise ValueError(
+            f"num_steps={num_steps}, but the run in checkpoint_dir={store.directory} has done "
+            f"{num_done} iterations; pass at least as many, or another checkpoint_dir."
+        )
+    if restored.source_position is not None:
+        run.source.set_position(restored.source_position)
+    resume_all(callbacks, restored.callbacks, num_done)
+    if hosts.is_first():
+        _say_from_where(restored, run.description, num_done, num_steps)
     return restored.state
+
+
+def _say_from_where(restored: Restored, description: Description, num_done: int, num_steps: int) -> None:
+    text = f"continuing from {num_done:,} of {num_steps:,}"
+    if restored.new_parts:
+        text += f"; {', '.join(restored.new_parts)} start anew"
+    written_by = restored.description.get("versions", {})
+    changed = [
+        f"{name} {version}"
+        for name, version in written_by.items()
+        if version != description["versions"].get(name)
+    ]
+    if changed:
+        text += f"; written by {', '.join(changed)}, so not to the same bits"
+    print(text, file=sys.stderr, flush=True)

@@ -31,8 +31,10 @@ class History:
     def scalars(self) -> dict[str, np.ndarray]:
         """`[iterations]` for each scalar."""
         if len(self._chunks) > 1:
-            names = self._chunks[0]
-            merged = {name: np.concatenate([chunk[name] for chunk in self._chunks]) for name in names}
+            names = dict.fromkeys(name for chunk in self._chunks for name in chunk)
+            merged = {
+                name: np.concatenate([_column(chunk, name) for chunk in self._chunks]) for name in names
+            }
             self._chunks = [merged]
         return dict(self._chunks[0]) if self._chunks else {}
 
@@ -46,9 +48,10 @@ class History:
             chunks.insert(0, chunk)
             position -= _length_of(chunk)
         window = slice(max(0, start - position), stop - position)
-        names = chunks[0] if chunks else {}
+        names = chunks[-1] if chunks else {}
         return {
-            name: float(np.mean(np.concatenate([chunk[name] for chunk in chunks])[window])) for name in names
+            name: float(np.mean(np.concatenate([_column(chunk, name) for chunk in chunks])[window]))
+            for name in names
         }
 
     def evaluations(self) -> list[dict[str, float]]:
@@ -64,6 +67,11 @@ class History:
         self._chunks = [dict(scalars)] if scalars else []
         self._length = _length_of(scalars)
         self._evaluations = [dict(row) for row in evaluations]
+
+
+def _column(chunk: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A scalar over some iterations: NaN in those of another method, before the run went on with this one."""
+    return chunk[name] if name in chunk else np.full(_length_of(chunk), np.nan, np.float32)
 
 
 def _length_of(chunk: Mapping[str, np.ndarray]) -> int:

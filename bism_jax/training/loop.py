@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Int, PyTree, UInt
 
 from bism_jax.jaxprs import contains_primitive
@@ -18,6 +19,8 @@ from bism_jax.typing import Params, StepFn
 
 _MAX_STEPS_PER_CALL = 1024
 _MAX_CHUNK_BYTES = 2**26
+
+KeyImpls = tuple[str | None, ...]
 
 
 class LoopState(NamedTuple):
@@ -53,9 +56,10 @@ class TrainingLoop:
         key_impl: str,
         ema_decay: float | None,
         one_step_a_call: bool,
+        key_impls: KeyImpls = (),
     ) -> None:
         self._source, self._layout = source, layout
-        self._iterate = _make_iteration(step_fn, key_impl, ema_decay)
+        self._iterate = _make_iteration(step_fn, key_impl, ema_decay, key_impls)
         self.state = layout.replicate(state)
         self._data = None if source.resident is None else layout.replicate(source.resident)
         self.max_steps_per_call = 1 if one_step_a_call else self._count_steps_per_call()
@@ -127,16 +131,42 @@ class TrainingLoop:
 Iteration = Callable[[LoopState, Array], tuple[LoopState, Any]]
 
 
-def _make_iteration(step_fn: StepFn, key_impl: str, ema_decay: float | None) -> Iteration:
+def _make_iteration(
+    step_fn: StepFn, key_impl: str, ema_decay: float | None, key_impls: KeyImpls
+) -> Iteration:
     def iterate(state: LoopState, batch: Array) -> tuple[LoopState, Any]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data, impl=key_impl), state.step)
-        method_state, info = step_fn(key, state.method_state, batch)
+        method_state, info = step_fn(key, _wrap_keys(state.method_state, key_impls), batch)
         theta_ema = state.theta_ema
         if ema_decay is not None:
             theta_ema = _move_average(theta_ema, method_state.theta, ema_decay, state.step)
-        return LoopState(method_state, theta_ema, state.key_data, state.step + 1), info
+        return LoopState(unwrap_keys(method_state), theta_ema, state.key_data, state.step + 1), info
 
     return iterate
+
+
+def unwrap_keys(tree: PyTree) -> PyTree:
+    """The tree as arrays; of typed keys their data, which alone can be copied to a host and to disk."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf), tree)
+
+
+def key_impls_of(tree: PyTree) -> KeyImpls:
+    """The implementation of each leaf that is a typed key, None for the others."""
+    return tuple(str(jax.random.key_impl(leaf)) if _is_key(leaf) else None for leaf in jax.tree.leaves(tree))
+
+
+def _wrap_keys(tree: PyTree, key_impls: KeyImpls) -> PyTree:
+    leaves, structure = jax.tree.flatten(tree)
+    impls = key_impls or (None,) * len(leaves)
+    wrapped = [
+        leaf if impl is None else jax.random.wrap_key_data(leaf, impl=impl)
+        for leaf, impl in zip(leaves, impls, strict=True)
+    ]
+    return jax.tree.unflatten(structure, wrapped)
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _move_average(average: Params | None, theta: Params, max_decay: float, step: Array) -> Params:
@@ -145,19 +175,23 @@ def _move_average(average: Params | None, theta: Params, max_decay: float, step:
     return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, theta)
 
 
-def runs_slowly_in_loop(step_fn: StepFn, method_state: PyTree, batch: Array) -> bool:
+def trace_step(step_fn: StepFn, rng_key: Array, method_state: PyTree, batch: Array) -> ClosedJaxpr:
+    """An iteration of the algorithm as it is traced."""
+    return jax.make_jaxpr(step_fn)(rng_key, method_state, batch)
+
+
+def runs_slowly_in_loop(iteration: ClosedJaxpr) -> bool:
     """Whether the iteration must stay out of a loop: XLA's CPU convolutions are far slower in one.
 
     Decided on the traced iteration, not on measured time, so that a run and its resumption are the same
     program.
     """
-    if jax.default_backend() != "cpu":
-        return False
-    jaxpr = jax.make_jaxpr(step_fn)(jax.random.key(0), method_state, batch).jaxpr
-    return contains_primitive(jaxpr, "conv_general_dilated")
+    return contains_primitive(iteration.jaxpr, "conv_general_dilated")
 
 
 def start_state(method_state: PyTree, rng_key: Array, ema_decay: float | None) -> LoopState:
     """The state before the first iteration."""
     theta_ema = None if ema_decay is None else method_state.theta
-    return LoopState(method_state, theta_ema, jax.random.key_data(rng_key), jnp.zeros((), jnp.int32))
+    return LoopState(
+        unwrap_keys(method_state), theta_ema, jax.random.key_data(rng_key), jnp.zeros((), jnp.int32)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import warnings
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bism_jax.jax_switches import with_transfers
-from bism_jax.training.callbacks import Callback, Snapshot
+from bism_jax.training import hosts
+from bism_jax.training.callbacks import Callback, Snapshot, states_of
 from bism_jax.training.checkpoint import CheckpointStore
 from bism_jax.training.data_source import DataSource
 from bism_jax.training.divergence import DivergenceError, divergence_error
 from bism_jax.training.history import History
+from bism_jax.training.interruption import StopTraining, leave, watch_signals
 from bism_jax.training.loop import LoopState, TrainingLoop
 
 _SECONDS_PER_CALL = 0.25
@@ -50,24 +53,34 @@ class Run:
         self._callbacks, self._store, self._checkpoint_every = callbacks, store, checkpoint_every
         self._key_impl = key_impl
         self._num_rollbacks = 0
+        self._has_renamed = False
 
     def train(
         self, step: int, num_steps: int, steps_per_call: int | None, rollback: bool, progress: bool | None
     ) -> None:
-        """Runs iterations `step .. num_steps - 1`.
+        """Runs iterations `step .. num_steps - 1`, or as many as until a callback or a signal ends it.
 
         Raises:
             DivergenceError: where a scalar of `Info` is not finite.
+            SystemExit: after SIGINT or SIGTERM.
+            RuntimeError: where another process of the run is gone.
         """
-        if rollback:
-            self._save()  # a first place to go back to
-        length = steps_per_call or 1
+        if self._store is not None and self._store.latest_step() is None:
+            # Before a log has rows: a run that is killed now is started again by the same call.
+            self._save()
+            self._store.wait()
+        length, signum = steps_per_call or 1, 0
         disable = None if progress is None else not progress
-        with tqdm(total=num_steps, initial=step, disable=disable, unit="it", desc="fit") as bar:
+        bar = tqdm(total=num_steps, initial=step, disable=disable, unit="it", desc="fit")
+        with watch_signals() as interruption, bar:
             while step < num_steps:
+                # Hosts may disagree on what they measure and on who was told to stop.
+                length, signum = hosts.smallest_and_largest(length, interruption.signum)
+                if signum:
+                    break
                 count = self._until_stop(step, num_steps, length)
                 start = time.perf_counter()
-                infos = self._loop.run(step, count)
+                infos = self._run(step, count)
                 seconds = time.perf_counter() - start
                 bad = self._first_bad(infos)
                 if bad is not None:
@@ -83,7 +96,36 @@ class Run:
                 bar.update(count)
                 if steps_per_call is None:
                     length = max(1, min(4 * length, int(count * _SECONDS_PER_CALL / seconds)))
-                self._stop_at(step, num_steps)
+                if not self._stop_at(step, num_steps):
+                    break
+        if signum or interruption.signum:
+            self._interrupted(signum or interruption.signum, step, num_steps)
+
+    def _run(self, step: int, count: int) -> dict[str, np.ndarray]:
+        if jax.process_count() == 1:
+            return self._loop.run(step, count)
+        try:
+            return self._loop.run(step, count)
+        except jax.errors.JaxRuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise RuntimeError(
+                f"iteration {step} could not be run by the {jax.process_count()} processes together, most "
+                f"likely because one of them is gone ({reason}). {self._how_to_go_on()}"
+            ) from None
+
+    def _interrupted(self, signum: int, step: int, num_steps: int) -> None:
+        """Saves, and leaves the process or returns to a prompt."""
+        self._save()
+        if self._store is not None:
+            self._store.wait()
+        name = signal.Signals(signum).name
+        leave(signum, f"{name} after iteration {step:,} of {num_steps:,}. {self._how_to_go_on()}")
+
+    def _how_to_go_on(self) -> str:
+        path = None if self._store is None else self._store.latest_path()
+        if path is None:
+            return "There is no checkpoint; a run with a checkpoint_dir could be continued."
+        return f"The last checkpoint is {path}; the same call continues from it."
 
     def _until_stop(self, step: int, num_steps: int, length: int) -> int:
         intervals = [callback.every for callback in self._callbacks]
@@ -108,6 +150,8 @@ class Run:
             raise error
         self._num_rollbacks += 1
         restored = self._store.restore(self._loop.host_state(), self._history)
+        if restored is None:
+            raise error
         self._source.set_position(restored.source_position)
         self._loop.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
@@ -127,30 +171,50 @@ class Run:
         key = jax.random.fold_in(key, self._num_rollbacks)
         return state._replace(key_data=jax.random.key_data(key))
 
-    def _stop_at(self, step: int, num_steps: int) -> None:
-        """The turns of callbacks and checkpoints that fall on this iteration."""
+    def _stop_at(self, step: int, num_steps: int) -> bool:
+        """The turns of callbacks and checkpoints that fall on this iteration; whether the run goes on."""
         is_last = step == num_steps
         due = [callback for callback in self._callbacks if is_last or step % callback.every == 0]
-        if due:
-            self._call(due, step)
-        if self._store is not None and (is_last or step % self._checkpoint_every == 0):
+        goes_on = not due or self._call(due, step)
+        if self._store is not None and (is_last or not goes_on or step % self._checkpoint_every == 0):
             self._save()
+        return goes_on
 
-    def _call(self, callbacks: Sequence[Callback], step: int) -> None:
+    def _call(self, callbacks: Sequence[Callback], step: int) -> bool:
         state: Any = self._loop.host_state()
         method_state = state.method_state
         measured: dict[str, float] = {}
+        goes_on = True
         for callback in callbacks:
             start = (step - 1) // callback.every * callback.every
-            metrics = {**self._history.mean(start, step), **measured}
+            means = self._history.mean(start, step)
+            metrics = {**means, **self._beside(means, measured)}
             snapshot = Snapshot(
                 step, method_state.theta, getattr(method_state, "phi", None), state.theta_ema, metrics
             )
-            new = callback(snapshot) or {}
+            try:
+                new = callback(snapshot) or {}
+            except StopTraining:
+                goes_on = False
+                continue
             measured.update({name: float(value) for name, value in new.items() if name != "step"})
         if measured:
             self._history.add_evaluation(step, measured)
+        return goes_on
+
+    def _beside(self, means: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
+        """What was measured, by names that leave the scalars of training alone."""
+        taken = sorted(means.keys() & measured.keys())
+        if taken and not self._has_renamed:
+            self._has_renamed = True
+            warnings.warn(
+                f"an evaluation measures {', '.join(taken)}, as training does; in the logs it is "
+                f"{', '.join(f'evaluation_{name}' for name in taken)}. Give it another name.",
+                stacklevel=2,
+            )
+        return {f"evaluation_{name}" if name in means else name: value for name, value in measured.items()}
 
     def _save(self) -> None:
         if self._store is not None:
-            self._store.save(self._loop.host_state(), self._source.position(), self._history)
+            callbacks = states_of(self._callbacks)
+            self._store.save(self._loop.host_state(), self._source.position(), self._history, callbacks)

@@ -1,0 +1,175 @@
+"""What ends a run early: signals, and callbacks that have seen enough."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bism_jax import fit
+from bism_jax.training import CSVLog, Evaluate, StopTraining
+from tests.helpers import Drift, rows
+
+ROOT = Path(__file__).parent.parent
+NUM_STEPS = 12
+
+
+class Kill:
+    """Sends this process a signal at some iteration."""
+
+    every = 1
+
+    def __init__(self, step, number):
+        self.step, self.number = step, number
+
+    def __call__(self, snapshot):
+        if snapshot.step == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+def train(folder, *callbacks, **options):
+    arguments = {"method": Drift(), "batch_size": 4, "num_steps": NUM_STEPS, "checkpoint_every": 5, **options}
+    logs = () if folder is None else (CSVLog(folder / "log.csv", 2), Evaluate(lambda s: {"x": s.step}, 3))
+    return fit(
+        lambda *_: None, None, rows(), callbacks=[*logs, *callbacks],
+        checkpoint_dir=None if folder is None else folder / "run", **arguments,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return train(folder), (folder / "log.csv").read_bytes()
+
+
+def assert_continues(folder, whole):
+    result, log = whole
+    found = train(folder)
+    np.testing.assert_array_equal(found.theta["w"], result.theta["w"])
+    assert found.evaluations == result.evaluations
+    assert (folder / "log.csv").read_bytes() == log
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("step", [4, 5, 7])
+def test_a_signal_saves_and_says_how_to_go_on(tmp_path, whole, capsys, number, status, step):
+    with pytest.raises(SystemExit) as found:
+        train(tmp_path, Kill(step, number))
+    assert found.value.code == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        rf"{number.name} after iteration {step} of 12\. The last checkpoint is .*/run/{step}; the same call "
+        r"continues from it\.", line
+    )  # fmt: skip
+    assert_continues(tmp_path, whole)
+
+
+def test_a_process_exits_with_the_customary_status(tmp_path, whole):
+    program = f"""
+        from pathlib import Path
+        from tests.test_interruption import *
+        train(Path({str(tmp_path)!r}), Kill(7, signal.SIGTERM))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 143
+    assert len(done.stderr.splitlines()) == 1
+    assert_continues(tmp_path, whole)
+
+
+def test_a_signal_without_checkpoints_says_that_nothing_is_kept(capsys):
+    with pytest.raises(SystemExit):
+        train(None, Kill(4, signal.SIGINT))
+    assert "There is no checkpoint; a run with a checkpoint_dir could be" in capsys.readouterr().err
+
+
+def test_at_a_prompt_an_interrupt_returns_the_result_so_far(tmp_path, whole, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    result = train(tmp_path, Kill(7, signal.SIGINT))
+    assert len(result.history["loss"]) == 7
+    assert "SIGINT after iteration 7 of 12" in capsys.readouterr().err
+    assert_continues(tmp_path, whole)
+
+
+def test_a_second_signal_acts_at_once():
+    class Twice(Kill):
+        def __call__(self, snapshot):
+            super().__call__(snapshot)
+            super().__call__(snapshot)
+            time.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(None, Twice(3, signal.SIGINT))
+
+
+def test_handlers_are_as_before_afterwards_and_those_of_a_program_are_its_own():
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(None)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    seen = []
+    signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    try:
+        assert len(train(None, Kill(3, signal.SIGTERM)).history["loss"]) == NUM_STEPS
+    finally:
+        signal.signal(signal.SIGTERM, before[1])
+    assert seen == [1]
+
+
+def test_a_signal_in_the_last_call_ends_the_process_too(tmp_path):
+    with pytest.raises(SystemExit):
+        train(tmp_path, Kill(NUM_STEPS, signal.SIGTERM))
+    assert len(train(tmp_path).history["loss"]) == NUM_STEPS
+
+
+def test_a_callback_that_has_seen_enough_returns_the_result_so_far(tmp_path, whole):
+    class Stop:
+        every = 7
+
+        def __call__(self, snapshot):
+            raise StopTraining
+
+    result = train(tmp_path, Stop())
+    assert len(result.history["loss"]) == 7
+    assert [row["step"] for row in result.evaluations] == [3, 6]
+    assert_continues(tmp_path, whole)
+    assert len(train(None, Stop()).history["loss"]) == 7
+
+
+def test_an_evaluation_may_stop_a_run_too():
+    def enough(snapshot):
+        raise StopTraining("enough")
+
+    assert len(train(None, Evaluate(enough, 5)).history["loss"]) == 5
+
+
+def test_the_state_of_a_callback_is_kept(tmp_path):
+    class Patience:
+        every = 1
+
+        def __init__(self):
+            self.seen = []
+
+        def __call__(self, snapshot):
+            self.seen.append(snapshot.step)
+
+        def state(self):
+            return self.seen
+
+        def restore(self, state):
+            self.seen = list(state)
+
+    train(tmp_path, Patience(), num_steps=3)
+    again = Patience()
+    train(tmp_path, again, num_steps=5)
+    assert again.seen == [1, 2, 3, 4, 5]
