@@ -427,7 +427,7 @@ def test_loaders_of_more_than_one_array(item_fn, message, part):
     for kind in (list, Loader, lambda items: (item for item in items)):
         with pytest.raises(TypeError, match=f"data yields {message}") as error:
             minibatches(kind(items))
-        assert f": {advice}, or for an endless loader the same in parentheses." in str(error.value)
+        assert f": {advice}, or for an endless loader the same in parentheses" in str(error.value)
     endless = f"({part} for batch in data)"
     for expression, loader in ((advice, Loader(items)), (endless, itertools.cycle(items))):
         found = minibatches(eval(expression, {"np": np, "data": loader}))
@@ -468,6 +468,14 @@ def test_an_archive_of_numpy(tmp_path):
         refused(archive, TypeError, "data is a NpzFile; pass an array", "data['x']")
 
 
+def test_lists_of_rows_of_another_batch_size():
+    items = Loader([list(part) for part in PARTS])
+    message = r"lists of 4 items .* where these are rows, pass batch_size=4\.$"
+    refused(items, TypeError, message, batch_size=5)
+    np.testing.assert_array_equal(minibatches(items), PARTS)
+    refused(Loader([list(X)]), TypeError, r"lists of 12 items \(.*float32 \(3,\), \.\.\.\)", batch_size=5)
+
+
 def test_lists_that_may_be_rows_or_batches():
     for rows_ in (list(X), X.tolist()):
         message = "batch_size=4, but data yields batches of 3 rows; pass batch_size=3"
@@ -499,11 +507,12 @@ def test_lists_that_may_be_rows_or_batches():
             r"arrays of different shapes, \(5, 5\) and \(5, 6\).*pad or cut",
         ),
         ([[[1.0, 2.0], [3.0]]] * 2, "data has ragged rows in batch 0.*pad or cut"),
+        ([list(map(np.ones, (3, 2, 3, 3)))], "data has ragged rows in batch 0: .*pad or cut"),
         ([1.0, [2.0]], "data has ragged rows: .*pad or cut"),
         (np.array([np.ones(2), np.ones(3)], object), "rows have different shapes, so pad or cut"),
         (collections.deque([np.ones(3)] * 4 + [np.ones(2)]), r"row 4 has \(2,\), others \(3,\).*pad or cut"),
     ],
-    ids=["list", "images", "nested", "numbers", "objects", "rows"],
+    ids=["list", "images", "nested", "rows of a batch", "numbers", "objects", "rows"],
 )
 def test_ragged_rows(ragged, message):
     refused(ragged, ValueError, message)

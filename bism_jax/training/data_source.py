@@ -190,7 +190,7 @@ class RandomAccessSource:
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
         batch = self._fetch(indices.tolist())
-        checks.data_array(batch, "np.asarray(row)", rows=indices)
+        checks.data_array(batch, "np.asarray(row)", rows=indices.tolist())
         return storable(batch)
 
     def _fetch(self, indices: list[int]) -> np.ndarray:

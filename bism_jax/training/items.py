@@ -15,6 +15,8 @@ from bism_jax.precision import as_native, as_working, is_floating_dtype
 from bism_jax.training.frames import frame_to_array, is_frame
 from bism_jax.training.sparse_rows import is_sparse, sparse_to_array
 
+_LISTED = 4  # items of an error
+
 
 def is_array(value: Any) -> bool:
     """Whether it is an array of its own: of any library, a table, or a variable that is read by `[...]`."""
@@ -103,11 +105,16 @@ def _read_sequence(
     if isinstance(item, tuple) or len(parts) < len(item):
         raise _no_array(item, kind, place)
     arrays = [read_array(part, expression(kind, part), place) for part in parts]
-    shape = arrays[0].shape
-    are_rows = len(arrays) == batch_size or row_shape == shape or kind == "row"
-    are_alike = len({(array.shape, is_floating_dtype(array.dtype)) for array in arrays}) == 1
-    if not are_rows or not are_alike:
+    shape, num_rows = arrays[0].shape, len(arrays)
+    are_alike = len({(array.ndim, is_floating_dtype(array.dtype)) for array in arrays}) == 1
+    if not are_alike:
         raise _no_array(item, kind, place)
+    are_rows = num_rows == batch_size or row_shape == shape or kind == "row"
+    if len({array.shape for array in arrays}) > 1:
+        raise _ragged(place) if are_rows else _no_array(item, kind, place)
+    if not are_rows:
+        fitting = num_rows * jax.process_count()
+        raise _no_array(item, kind, place, f"; where these are rows, pass batch_size={fitting}")
     return np.stack(arrays)
 
 
@@ -130,12 +137,14 @@ def _converted(value: Any, place: str) -> np.ndarray:
         return np.asanyarray(value[...] if _is_variable(value) else value)
     except (TypeError, ValueError, RuntimeError) as error:
         if isinstance(value, list) and "inhomogeneous" in str(error):
-            raise ValueError(
-                f"data has ragged rows{place}: they must all be of one shape; pad or cut them to one."
-            ) from error
+            raise _ragged(place) from error
         raise TypeError(
             f"data{place} is of type {type(value).__name__} and cannot be read as an array: {error}"
         ) from error
+
+
+def _ragged(place: str) -> ValueError:
+    return ValueError(f"data has ragged rows{place}: they must all be of one shape; pad or cut them to one.")
 
 
 def _is_variable(value: Any) -> bool:
@@ -148,14 +157,14 @@ def _has_axes(value: Any) -> bool:
     return (is_array(value) or is_sparse(value)) and len(getattr(value, "shape", ())) > 0
 
 
-def _no_array(item: Any, kind: str, place: str) -> TypeError:
+def _no_array(item: Any, kind: str, place: str, other_reading: str = "") -> TypeError:
     """The error for an item that is not one array; its advice can be followed as it is written."""
     name = type(item).__name__
     if isinstance(item, Mapping):
         found, part = f"{name}s with the keys {sorted(item, key=str)}", f"{kind}[{_main_key(item)!r}]"
     elif isinstance(item, (list, tuple)) and any(_has_axes(value) for value in item):
         values = dict(enumerate(item))
-        listed = ", ".join(_described(value) for value in item)
+        listed = ", ".join([_described(value) for value in item[:_LISTED]] + ["..."] * (len(item) > _LISTED))
         found, part = f"{name}s of {len(item)} items ({listed})", f"{kind}[{_main_key(values)}]"
     else:
         found, part = f"{name}s", f"np.asarray({kind})"
@@ -167,7 +176,7 @@ def _no_array(item: Any, kind: str, place: str) -> TypeError:
         advice = f": np.stack([{part} for row in (data[i] for i in range(len(data)))])"
     return TypeError(
         f"data yields {found}{place}, but one array is trained on; wrap it in a source whose items are the "
-        f"arrays to train on{advice}."
+        f"arrays to train on{advice}{other_reading}."
     )
 
 

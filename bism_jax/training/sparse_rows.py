@@ -16,7 +16,7 @@ _JAX_SPARSE = "jax.experimental.sparse"
 
 def is_sparse(value: Any) -> bool:
     """Whether it is a sparse array of SciPy, JAX, or another library that has `tocsr`."""
-    return hasattr(value, "tocsr") or type(value).__module__.startswith(_JAX_SPARSE)
+    return hasattr(type(value), "tocsr") or type(value).__module__.startswith(_JAX_SPARSE)
 
 
 class SparseRows:
