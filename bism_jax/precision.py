@@ -38,3 +38,8 @@ def as_working(leaf: Any) -> Any:
         return leaf.astype(working_dtype(dtype))
     with np.errstate(over="ignore"):  # what it cannot hold is infinite, for the caller to find
         return np.asarray(leaf, working_dtype(dtype))
+
+
+def as_native(array: np.ndarray) -> np.ndarray:
+    """An array in the byte order of this machine, the only one that JAX takes; FITS has the other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -55,8 +55,10 @@ DAMAGES = {
     "no run": lambda folder: shutil.rmtree(folder / "run"),
     "no state": lambda folder: shutil.rmtree(folder / "state"),
     "no history": lambda folder: shutil.rmtree(folder / "history"),
-    "no file of the state": lambda folder: largest(folder / "state" / "ocdbt.process_0" / "d").unlink(),
-    "no manifest": lambda folder: (folder / "state" / "manifest.ocdbt").unlink(),
+    "no files of the state": lambda folder: [
+        path.unlink() for path in files(folder) if path.parent.name == "d"
+    ],
+    "no manifest": lambda folder: [path.unlink() for path in folder.rglob("manifest.ocdbt")],
     "cut run": lambda folder: cut(folder / "run" / "metadata"),
     "cut state": lambda folder: cut(largest(folder / "state" / "d")),
     "cut history": lambda folder: cut(largest(folder / "history" / "d")),

@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 import sys
+import warnings
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from bism_jax import data
-from bism_jax.data import image_sets
+from bism_jax.data import image_folder, image_sets, memory
 
 MNIST_TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 7, 3, 4
@@ -448,7 +449,8 @@ def test_sub_folders_are_the_classes(tmp_path):
     )
     (tmp_path / "dog" / "notes.txt").write_text("no picture")
     (tmp_path / "dog" / "._b.png").write_bytes(b"left by another system")
-    images, labels = data.load_image_folder(tmp_path, 6)
+    with pytest.warns(UserWarning, match=r"1 of the 5 files .* left out.*dog/notes.txt'"):
+        images, labels = data.load_image_folder(tmp_path, 6)
     order = [1, 0, 3, 2]  # cat/deep/y, cat/x, dog/a, dog/b
     np.testing.assert_allclose(images, pixels[order] / 255, rtol=1e-6)
     np.testing.assert_array_equal(labels, [0, 0, 1, 1])
@@ -494,11 +496,15 @@ def test_a_folder_that_cannot_be_used_is_refused(tmp_path):
         ValueError, match=r"holds no picture; it needs files that end in \.png, \.jpg, \.jpeg"
     ):
         data.load_image_folder(tmp_path, 8)
+    for path in ("", None, 3):
+        with pytest.raises(TypeError, match="path must be a folder's path"):
+            data.load_image_folder(path, 8)
     save_pictures(tmp_path, loose_png=random_bytes(1, 8, 8)[0])
     for kwargs, message in (
         ({"size": 0}, "size must be an integer of at least 1"),
         ({"size": 8, "channels": 4}, "channels=4 is unknown; choose one of 1, 3"),
         ({"size": 8, "crop": 0}, "crop must be an integer of at least 1"),
+        ({"size": 2**17}, "size=131072 is larger than any picture"),
         ({"size": 8, "crop": 9}, r"loose.png' cannot be used: its 8 x 8 pixels are fewer than crop=9"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -521,6 +527,128 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, damage):
     reason = "has more than 8 bits" if damage == "deep" else "it cannot be decoded as a picture"
     with pytest.raises(ValueError, match=rf"b.png' cannot be used: .*{reason}"):
         data.load_image_folder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("damage", ["empty", "folder", "link"])
+def test_what_cannot_be_opened_is_named(tmp_path, damage):
+    save_pictures(tmp_path, a_png=random_bytes(1, 8, 8)[0])
+    path = tmp_path / "b.png"
+    if damage == "empty":
+        path.touch()
+        with pytest.raises(ValueError, match=r"b.png' cannot be used: it cannot be decoded as a picture"):
+            data.load_image_folder(tmp_path, 8)
+        return
+    if damage == "folder":
+        save_pictures(path, c_png=random_bytes(1, 8, 8)[0])
+        with pytest.raises(ValueError, match=r"a.png' lies beside sub-folders"):
+            data.load_image_folder(tmp_path, 8)
+        return
+    path.symlink_to(tmp_path / "nowhere.png")
+    with pytest.warns(UserWarning, match=r"1 of the 2 files .* left out.*b.png'"):
+        assert len(data.load_image_folder(tmp_path, 8).images) == 1
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    pixels = random_bytes(2, 6, 6, 3)
+    (folder := tmp_path / "set").mkdir()
+    save_pictures(tmp_path / "elsewhere", a_png=pixels[0])
+    save_pictures(folder, dog__b_png=pixels[1])
+    (folder / "cat").symlink_to(tmp_path / "elsewhere")
+    (folder / "dog" / "all").symlink_to(folder)
+    images, labels = data.load_image_folder(folder, 6)
+    np.testing.assert_allclose(images, pixels / 255, rtol=1e-6)
+    np.testing.assert_array_equal(labels, [0, 1])
+
+
+# How a picture that was stored by each orientation is to be shown, from the EXIF standard.
+UPRIGHT = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90,
+    9: lambda x: x,  # there is none such
+}
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_pictures_are_turned_upright(tmp_path, orientation, ending):
+    blocks = np.kron(random_bytes(1, 2, 4, 3)[0] // 128 * 255, np.ones((8, 8, 1), np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(blocks).save(
+        tmp_path / f"a.{ending}", exif=exif, **({"quality": 95} if ending == "jpg" else {})
+    )
+    (image,) = data.load_image_folder(tmp_path, 16, channels=1).images
+    expected = Image.fromarray(np.ascontiguousarray(UPRIGHT[orientation](blocks))).convert("L")
+    left, top = (np.array(expected.size) - 16) // 2
+    np.testing.assert_allclose(
+        image[..., 0], np.asarray(expected)[top : top + 16, left : left + 16] / 255, atol=0.1
+    )
+
+
+def test_an_orientation_that_cannot_be_read_is_none(tmp_path):
+    pixels = random_bytes(1, 8, 8, 3)[0]
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0no such thing")
+    np.testing.assert_allclose(data.load_image_folder(tmp_path, 8).images[0], pixels / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "P and transparency", "RGB", "RGBA", "CMYK"])
+def test_pictures_of_every_mode_of_eight_bits(tmp_path, mode, channels):
+    grey = random_bytes(1, 8, 8)[0] // 128 * 255  # which every mode can hold
+    options = {"transparency": bytes([10] * 256)} if "and" in mode else {}
+    ending = "jpg" if mode == "CMYK" else "png"
+    Image.fromarray(grey).convert("RGB").convert(mode.split()[0]).save(tmp_path / f"a.{ending}", **options)
+    (image,) = data.load_image_folder(tmp_path, 8, channels=channels).images
+    np.testing.assert_allclose(image, np.repeat(grey[..., None] / 255, channels, axis=-1), atol=0.2)
+
+
+def test_of_an_animation_the_first_picture_is_taken(tmp_path):
+    frames = [Image.fromarray(np.full((8, 8), 100 * k, np.uint8)) for k in (1, 2)]
+    frames[0].save(tmp_path / "a.png", format="GIF", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "b.png", save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(data.load_image_folder(tmp_path, 8).images, 100 / 255, rtol=1e-6)
+
+
+def test_a_picture_over_pillow_s_limit_is_named(tmp_path, monkeypatch):
+    save_pictures(tmp_path, a_png=random_bytes(1, 4, 4)[0], b_png=random_bytes(1, 10, 10)[0])
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40)
+    with pytest.raises(ValueError, match=r"b.png' cannot be used: it is larger than Pillow's limit"):
+        data.load_image_folder(tmp_path, 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 80)  # above it by less than the factor 2
+    with pytest.raises(ValueError, match=r"b.png' cannot be used: it is larger than Pillow's limit"):
+        data.load_image_folder(tmp_path, 4)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert len(data.load_image_folder(tmp_path, 4).images) == 2
+    assert any("b.png' has 10 x 10 pixels, over Pillow's limit" in str(warning.message) for warning in caught)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as the message advises
+    assert len(data.load_image_folder(tmp_path, 4).images) == 2
+
+
+def test_a_size_beyond_the_memory_is_refused_before_it_is_taken(tmp_path, monkeypatch):
+    save_pictures(tmp_path, a_png=random_bytes(1, 8, 8)[0], b_png=random_bytes(1, 8, 8)[0])
+    with pytest.raises(ValueError, match=r"size=1000000 is larger than any picture; pass size=65536"):
+        data.load_image_folder(tmp_path, 10**6)
+    monkeypatch.setattr(image_folder, "available_memory", lambda: 4 * 2 * 3 * 100**2)
+    with pytest.raises(ValueError, match=r"size=101 makes 2 images of .* GiB.*pass size=100 or less"):
+        data.load_image_folder(tmp_path, 101)
+    assert data.load_image_folder(tmp_path, 100).images.shape == (2, 100, 100, 3)
+    monkeypatch.setattr(image_folder, "available_memory", lambda: 10)
+    with pytest.raises(ValueError, match=r"read fewer pictures"):
+        data.load_image_folder(tmp_path, 8)
+
+
+def test_the_memory_of_a_machine_is_known_where_it_says(monkeypatch, tmp_path):
+    assert 2**20 < memory.available_memory() < 2**60
+    (tmp_path / "limit").write_text("1048576\n")
+    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", tmp_path / "limit")
+    assert memory.available_memory() == 2**20
 
 
 def test_without_pillow_it_says_what_to_install(tmp_path, monkeypatch):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -25,6 +28,7 @@ _Result = TypeVar("_Result")
 # Orbax numbers the operations of a process, and those of two threads take each other's numbers.
 _ORBAX = threading.RLock()
 _saving: list[CheckpointStore] = []
+_SECONDS_FOR_OPEN_READS = 0.2
 
 
 class Restored(NamedTuple):
@@ -210,7 +214,8 @@ class CheckpointStore:
 
     def _read_items(self, step: int, **items: Any) -> Any:
         try:
-            return self._alone(lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
+            with _without_late_callbacks():
+                return self._alone(lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
         except Exception as error:  # whatever a dependency raises for a file that is cut
             raise _Damaged(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
@@ -270,6 +275,25 @@ class CheckpointStore:
             f"{self._path(whole)}. What was damaged is kept beside it, as NAME.damaged.",
             stacklevel=2,
         )
+
+
+@contextlib.contextmanager
+def _without_late_callbacks() -> Iterator[None]:
+    """Drops what open reads report once one has failed and orbax has closed their loop."""
+    hook = sys.unraisablehook
+
+    def drop(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = drop
+    try:
+        yield
+    except Exception:
+        time.sleep(_SECONDS_FOR_OPEN_READS)
+        raise
+    finally:
+        sys.unraisablehook = hook
 
 
 def _listed(damaged: dict[int, str]) -> str:

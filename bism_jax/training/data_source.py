@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import copy
-import warnings
-from collections.abc import Iterable, Iterator
+import numbers
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from bism_jax import checks
-from bism_jax.precision import as_working
-from bism_jax.training.data_fingerprint import of_array, of_batch, of_rows, spread_rows
-from bism_jax.training.run_description import Description, digest_of_arrays
+from bism_jax.training.data_fingerprint import of_array, of_rows, spread_rows
+from bism_jax.training.items import expression, is_array, read_array, read_item, storable
+from bism_jax.training.iterable_source import IterableSource
+from bism_jax.training.run_description import Description
+from bism_jax.training.sparse_rows import SparseRows, is_sparse
 
 _FINGERPRINT_ROWS = 16
 
@@ -61,20 +60,25 @@ class DataSource(Protocol):
 def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSource:
     """Adapts an array, a random-access source or an iterable of batches.
 
+    Arrays are those of any library that NumPy can read, tables of floating columns and lists of numbers;
+    sparse arrays are random-access sources. An item of a source may be any of these, or a list or tuple
+    of one.
+
     Raises:
-        ValueError: for data that is empty, not finite, not floating, or smaller than a batch.
+        ValueError: for data that is empty, not finite, not floating, ragged, or smaller than a batch.
         TypeError: for anything else than these three.
     """
     checks.positive_int("batch_size", batch_size)
-    if isinstance(data, (str, bytes, dict, tuple, type)):
+    if is_sparse(data):  # one of which is a mapping too
+        data = SparseRows(data)
+    elif isinstance(data, (str, bytes, bytearray, Mapping, tuple, type)) or _is_lazy(data):
         raise _unsupported(data)
-    if isinstance(data, (np.ndarray, jax.Array)) or hasattr(data, "__array__"):
-        if jnp.issubdtype(getattr(data, "dtype", float), jax.dtypes.prng_key):
-            raise ValueError(f"data has dtype {data.dtype}, but scores need floating data.")
-        array = data if isinstance(data, np.ndarray) else np.asarray(data)
-        checks.data_array(array)
+    elif is_array(data) or _is_list_of_numbers(data):
+        subject = expression("data", data)
+        array = read_array(data, subject)
+        checks.data_array(array, subject)
         checks.batch_fits(batch_size, len(array))
-        return ArraySource(_storable(array), batch_size, seed)
+        return ArraySource(storable(array), batch_size, seed)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list):
         checks.batch_fits(batch_size, len(data))
         return RandomAccessSource(data, batch_size, seed)
@@ -83,28 +87,37 @@ def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSou
     raise _unsupported(data)
 
 
+def _is_lazy(data: Any) -> bool:
+    """Whether it is a query that is yet to be run, as polars' LazyFrame."""
+    return type(data).__name__ == "LazyFrame"
+
+
+def _is_list_of_numbers(data: Any) -> bool:
+    """Whether it can only be the rows of data without further axes."""
+    if not isinstance(data, list) or not data:
+        return False
+    return isinstance(data[0], numbers.Number) or getattr(data[0], "shape", None) == ()
+
+
 def _unsupported(data: Any) -> TypeError:
     name = f"the class {data.__name__}" if isinstance(data, type) else f"a {type(data).__name__}"
     return TypeError(
-        f"data is {name}; pass an array [rows, *visible], a source with __len__ and "
+        f"data is {name}; pass an array [rows, *visible]{_part_of(data)}, a source with __len__ and "
         "__getitem__, or an iterable of batches [batch, *visible]."
     )
 
 
-def _as_array(item: Any) -> np.ndarray:
-    """An item of a source as an array of its own, since a loader may fill the same memory again."""
-    if isinstance(item, (dict, tuple, str, bytes)):
-        keys = f" with the keys {sorted(item)}" if isinstance(item, dict) else ""
-        raise TypeError(
-            f"data yields {type(item).__name__}s{keys}; wrap it in a source whose items are the arrays to "
-            "train on."
-        )
-    return np.array(item)
-
-
-def _storable(array: np.ndarray) -> np.ndarray:
-    """As it is in the dtypes of 2 to 8 bytes, which every device can store and gather; longdouble is none."""
-    return array if array.dtype.itemsize in (2, 4, 8) else as_working(array)
+def _part_of(data: Any) -> str:
+    """How to get at the array in a container, for an error."""
+    if isinstance(data, type):
+        return ""
+    if _is_lazy(data):
+        return " such as data.collect()"
+    if isinstance(data, Mapping) and data:
+        return f" such as data[{next(iter(data))!r}]"
+    if isinstance(data, tuple) and data:
+        return f" such as data.{data._fields[0]}" if hasattr(data, "_fields") else " such as data[0]"
+    return ""
 
 
 class _Shuffle:
@@ -166,6 +179,8 @@ class RandomAccessSource:
     def __init__(self, source: Any, batch_size: int, seed: tuple[int, ...]) -> None:
         self.batch_size = batch_size
         self._source = source
+        self._shape: tuple[int, ...] = ()
+        self._dtype: np.dtype | None = None
         self._shuffle = _Shuffle(len(source), batch_size, seed)
 
     def example(self) -> np.ndarray:
@@ -191,124 +206,49 @@ class RandomAccessSource:
         return of_rows(self._shuffle.num_rows, self._rows(indices), self._rows(indices))
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
+        batch = self._fetch(indices.tolist())
+        checks.data_array(batch, "np.asarray(row)", rows=indices.tolist())
+        return storable(batch)
+
+    def _fetch(self, indices: list[int]) -> np.ndarray:
         if hasattr(self._source, "__getitems__"):
-            rows = self._source.__getitems__(indices.tolist())
+            rows = self._source.__getitems__(indices)
         else:
-            rows = [self._source[int(index)] for index in indices]
-        arrays = [_as_array(row) for row in rows]
-        shapes = sorted({array.shape for array in arrays})
-        if len(shapes) > 1:
-            raise ValueError(f"data has rows of more than one shape: {shapes}; they must all be alike.")
-        batch = np.stack(arrays)
-        checks.data_array(batch)
-        return _storable(batch)
+            rows = (self._get(index) for index in indices)
+        if isinstance(rows, np.ndarray) and len(rows) == len(indices):
+            arrays = list(read_item(rows, "row", ""))
+        else:
+            numbered = zip(indices, rows, strict=True)
+            arrays = [read_item(row, "row", f" in row {index}") for index, row in numbered]
+        if {(array.shape, array.dtype) for array in arrays} != {(self._shape, self._dtype)}:
+            self._check_rows(arrays, indices)
+        return np.stack(arrays, dtype=self._dtype, casting="unsafe")
 
+    def _get(self, index: int) -> Any:
+        try:
+            return self._source[index]
+        except (KeyError, TypeError, IndexError) as error:
+            name = type(self._source).__name__
+            raise TypeError(
+                f"data is a {name} with __len__ and __getitem__, but data[{index}] raises {error!r}; pass "
+                "one whose items are rows [*visible], numbered from 0, or an array of them."
+            ) from error
 
-class IterableSource:
-    """Batches from an iterable, restarted when it ends; each process passes its own part of a batch.
-
-    A batch of another size than the first, as the last of an epoch, is left out. An iterator with
-    `get_state` and `set_state` can be resumed exactly.
-    """
-
-    resident: np.ndarray | None = None
-
-    def __init__(self, iterable: Iterable[Any], batch_size: int) -> None:
-        self._iterable = iterable
-        self._iterator: Iterator[Any] = iter(iterable)
-        self._warned = False
-        self._dtype: np.dtype | None = None
-        self.has_position = hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
-        start = self._state() if self.has_position else None
-        self._example = self._draw(None)
-        self._shape = self._example.shape
-        self._first: np.ndarray | None = None if self.has_position else self._example
-        if self.has_position:
-            self._set_state(start)
-        self.batch_size = self._shape[0] * jax.process_count()
-        if self.batch_size != batch_size:
-            raise ValueError(
-                f"batch_size={batch_size}, but data yields batches of {self.batch_size} rows; pass "
-                f"batch_size={self.batch_size}, or np.asarray(data) where these are rows."
-            )
-
-    def example(self) -> np.ndarray:
-        """The first batch."""
-        return self._example
-
-    def take(self, step: int, num_steps: int) -> np.ndarray:
-        """The next batches."""
-        return np.stack([self._next() for _ in range(num_steps)])
-
-    def position(self) -> Any:
-        """The iterator's state with a checksum of the batch that comes next, or None."""
-        if not self.has_position:
-            return None
-        state = self._state()
-        return {**state, "next": self._checksum_of_next(state)}
-
-    def set_position(self, position: Any) -> None:
-        """Returns to a state of the iterator."""
-        if not self.has_position:
-            return
-        self._set_state(position)
-        if position.get("next") not in (None, self._checksum_of_next(position)):
-            raise ValueError(
-                "data does not go on as it did when the checkpoint was written: the next batch is another. "
-                "Pass the iterable that the run was started with, or choose another checkpoint_dir."
-            )
-
-    def fingerprint(self) -> Description:
-        """Of the first batch, without its values: an iterable may come in another order each time."""
-        return of_batch(self._example)
-
-    def _checksum_of_next(self, state: Any) -> str:
-        checksum = digest_of_arrays(self._draw(self._shape))
-        self._set_state(state)
-        return checksum
-
-    def _state(self) -> dict[str, Any]:
-        state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
-        return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
-
-    def _set_state(self, position: Any) -> None:
-        state = base64.b64decode(position["base64"]) if "base64" in position else position["json"]
-        self._iterator.set_state(copy.deepcopy(state))  # type: ignore[attr-defined]
-
-    def _next(self) -> np.ndarray:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        return self._draw(self._shape)
-
-    def _draw(self, shape: tuple[int, ...] | None) -> np.ndarray:
-        for _ in range(2):
-            for item in self._iterator:
-                batch = _as_array(item)
-                checks.data_array(batch)
-                if shape is None or batch.shape == shape:
-                    self._check_dtype(batch.dtype)
-                    return _storable(batch)
-                self._skip(batch.shape, shape)
-            self._iterator = iter(self._iterable)
-        raise ValueError(
-            "data ended: it is an iterator that is exhausted, or it yields no batch. Pass an iterable that "
-            "can be restarted, or an iterator that repeats."
-        )
-
-    def _check_dtype(self, dtype: np.dtype) -> None:
+    def _check_rows(self, rows: list[np.ndarray], indices: list[int]) -> None:
+        """Raises ValueError for a row unlike the first ones, or one whose numbers would be rounded."""
+        for index, row in zip(indices, rows, strict=True):
+            if row.dtype != np.int64:  # of whole numbers in a list, which may stand among others
+                checks.data_dtype(row.dtype, "np.asarray(row)", f" in row {index}", row)
         if self._dtype is None:
-            self._dtype = dtype
-        if dtype != self._dtype:
-            raise ValueError(f"data yields a batch of dtype {dtype} after batches of {self._dtype}.")
-
-    def _skip(self, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-        if found[1:] != expected[1:]:
-            raise ValueError(f"data yields a batch of shape {found} after batches of shape {expected}.")
-        if not self._warned:
-            warnings.warn(
-                f"data yields a batch of {found[0]} rows among batches of {expected[0]}; such batches are "
-                "left out.",
-                stacklevel=2,
-            )
-        self._warned = True
+            self._shape, self._dtype = rows[0].shape, np.result_type(*rows)
+        for index, row in zip(indices, rows, strict=True):
+            if row.shape != self._shape:
+                raise ValueError(
+                    f"data has rows of more than one shape: row {index} has {row.shape}, others "
+                    f"{self._shape}; they must all be alike, so pad or cut them."
+                )
+            if not np.can_cast(row.dtype, self._dtype):
+                raise ValueError(
+                    f"data has dtype {row.dtype} in row {index}, but {self._dtype} in others; convert them "
+                    "to one."
+                )
