@@ -154,12 +154,16 @@ class CheckpointStore:
         """
         self._try_writing(self._manager.wait_until_finished)
 
-    def close(self) -> None:
-        """Waits, and releases what the store holds."""
+    def __enter__(self) -> CheckpointStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Waits, and releases what the store holds; an error on the way out does not hide the first one."""
         try:
-            self.wait()
+            with contextlib.suppress(*([Exception] if kind is not None else [])):
+                self.wait()
         finally:
-            with _ORBAX:
+            with contextlib.suppress(*([Exception] if kind is not None else [])), _ORBAX:
                 self._manager.close()
 
     def _path(self, step: int) -> epath.Path:
@@ -172,6 +176,8 @@ class CheckpointStore:
             if failure is not None:
                 raise failure
         except Exception as error:
+            if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # it is not the disk: another process is gone
             whole = [step for step in self._manager.all_steps() if self._path(step).exists()]
             last = f"the last whole one is {self._path(max(whole))}" if whole else "there is none before it"
             raise OSError(

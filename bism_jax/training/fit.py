@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
@@ -40,6 +41,7 @@ from bism_jax.training.run_description import (
     Description,
     describe,
     describe_iteration,
+    digest,
     digest_of_arrays,
     versions,
 )
@@ -164,6 +166,7 @@ def fit(
             hosts.check_agreement(
                 {
                     **run.description,
+                    "iteration": digest(json.dumps(run.description["iteration"]).encode()),
                     "num_steps": num_steps,
                     "steps_per_call": steps_per_call,
                     "checkpoint_dir": None if folder is None else str(folder),
@@ -176,8 +179,7 @@ def fit(
             )
             history, store, state = History(), None, run.state
             if folder is not None:
-                store = CheckpointStore(folder, run.description)
-                at_the_end.callback(store.close)
+                store = at_the_end.enter_context(CheckpointStore(folder, run.description))
             for callback in callbacks:
                 at_the_end.callback(getattr(callback, "close", lambda: None))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import jax
@@ -48,6 +49,7 @@ def check_agreement(settings: dict[str, Any]) -> None:
     everyone = [_flatten(json.loads(text)) for text in _gather(json.dumps(settings))]
     names = sorted({name for each in everyone for name in each})
     differing = [name for name in names if len({str(each.get(name)) for each in everyone}) > 1]
+    differing = [name for name in differing if name != "iteration"] or differing  # which it follows from
     if differing:
         listed = "; ".join(
             f"{name} is " + ", ".join(f"{each.get(name)} on process {i}" for i, each in enumerate(everyone))
@@ -57,6 +59,25 @@ def check_agreement(settings: dict[str, Any]) -> None:
             f"the {len(everyone)} processes of this run disagree: {listed}. Start all of them by the same "
             "call, with the same versions."
         )
+
+
+@contextlib.contextmanager
+def expect_all(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Says what has happened where a process waits for one that is gone.
+
+    Raises:
+        RuntimeError: in place of an error of the transport between the processes.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).partition("\n")[0]
+        raise RuntimeError(
+            f"the {jax.process_count()} processes could not go on together, most likely because one of them "
+            f"is gone ({reason}). {how_to_go_on()}"
+        ) from None
 
 
 def wait(what: str) -> None:

@@ -72,7 +72,7 @@ class Run:
         length, signum = steps_per_call or 1, 0
         disable = None if progress is None else not progress
         bar = tqdm(total=num_steps, initial=step, disable=disable, unit="it", desc="fit")
-        with watch_signals() as interruption, bar:
+        with watch_signals() as interruption, bar, hosts.expect_all(self._how_to_go_on):
             while step < num_steps:
                 # Hosts may disagree on what they measure and on who was told to stop.
                 length, signum = hosts.smallest_and_largest(length, interruption.signum)
@@ -80,7 +80,7 @@ class Run:
                     break
                 count = self._until_stop(step, num_steps, length)
                 start = time.perf_counter()
-                infos = self._run(step, count)
+                infos = self._loop.run(step, count)
                 seconds = time.perf_counter() - start
                 bad = self._first_bad(infos)
                 if bad is not None:
@@ -100,18 +100,6 @@ class Run:
                     break
         if signum or interruption.signum:
             self._interrupted(signum or interruption.signum, step, num_steps)
-
-    def _run(self, step: int, count: int) -> dict[str, np.ndarray]:
-        if jax.process_count() == 1:
-            return self._loop.run(step, count)
-        try:
-            return self._loop.run(step, count)
-        except jax.errors.JaxRuntimeError as error:
-            reason = str(error).partition("\n")[0]
-            raise RuntimeError(
-                f"iteration {step} could not be run by the {jax.process_count()} processes together, most "
-                f"likely because one of them is gone ({reason}). {self._how_to_go_on()}"
-            ) from None
 
     def _interrupted(self, signum: int, step: int, num_steps: int) -> None:
         """Saves, and leaves the process or returns to a prompt."""

@@ -6,6 +6,9 @@ import os
 
 import jax
 
+# How long the others wait for a process that is gone: JAX's 100 seconds and 5 minutes are machines that idle.
+_HEARTBEAT_SECONDS, _SHUTDOWN_SECONDS = 10, 20
+
 
 def initialize_from_environment() -> None:
     """Calls `jax.distributed.initialize` where a launch script asks for it, and nothing otherwise.
@@ -20,11 +23,19 @@ def initialize_from_environment() -> None:
     if setting is None:
         return
     if setting == "auto":
-        jax.distributed.initialize()
+        jax.distributed.initialize(
+            heartbeat_timeout_seconds=_HEARTBEAT_SECONDS, shutdown_timeout_seconds=_SHUTDOWN_SECONDS
+        )
         return
     parts = setting.split(",")
     if len(parts) != 3:
         raise ValueError(f"BISM_JAX_DISTRIBUTED={setting!r} must be 'auto' or 'HOST:PORT,COUNT,INDEX'.")
     if os.environ.get("JAX_PLATFORMS") == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
+    jax.distributed.initialize(
+        parts[0],
+        int(parts[1]),
+        int(parts[2]),
+        heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
+    )
