@@ -1,8 +1,8 @@
 """Runs malformed calls and tells clear refusals from tracebacks, silence and hanging.
 
-A list module, such as `benchmarks.malformed.evaluation`, names its package as `PACKAGE`, gives one valid call for
-each public name by `calls()`, and says in `EXEMPT` which names take no arguments of a user. The campaign replaces one
-argument after the other by the values of its kind in `MALFORMED`, and runs the special calls.
+A list module, such as `benchmarks.malformed.evaluation`, names its package as `PACKAGE`, gives one valid call
+for each public name by `calls()`, and says in `EXEMPT` which names take no arguments of a user. The campaign
+replaces one argument after the other by the values of its kind in `MALFORMED`, and runs the special calls.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Call:
         target: the function or class.
         arguments: all by name; a valid call. What must be fresh for each call is made by `before`.
         kinds: what each argument is, a key of `MALFORMED`; one that is left out is not replaced.
-        specials: arguments that replace those of the valid call, several at a time where they are wrong together.
+        specials: arguments that replace those of the valid call, together.
         allowed: why a replacement may run, by `"argument: name of the value"`.
         before: what is called before each call, such as to empty a folder.
     """
