@@ -29,6 +29,14 @@ def positive_int(name: str, value: Any, alternative: str | None = None) -> None:
         raise ValueError(f"{name} must be an integer of at least 1, not {value!r}{hint}.")
 
 
+def loop_count(name: str, value: Any, at_least: int = 1) -> None:
+    """Raises ValueError unless `value` is an integer that a compiled loop can count to."""
+    if not _is_int(value) or value < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, not {value!r}.")
+    if value >= 2**31:
+        raise ValueError(f"{name} must be below 2**31, which a compiled loop can count to, not {value!r}.")
+
+
 def positive(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is a finite number above 0."""
     if not _is_number(value) or not value > 0:
@@ -55,9 +63,16 @@ def widths(name: str, value: Any) -> None:
         )
 
 
+def text(name: str, value: Any, example: str) -> None:
+    """Raises TypeError unless `value` is a string; `example` says which."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, {example}, not {value!r}.")
+
+
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is among `choices`."""
-    if value not in choices:
+    is_plain = isinstance(value, (str, int, np.integer, type(None))) and not isinstance(value, bool)
+    if not is_plain or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name}={value!r} is unknown; choose one of {listed}.")
 

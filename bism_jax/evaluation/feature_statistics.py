@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from bism_jax import checks
 from bism_jax.evaluation.features import FeatureFn, Features, checked_features, feature_batches
 from bism_jax.jax_switches import with_transfers
 
@@ -42,6 +43,9 @@ class FeatureStatistics:
         Raises:
             ValueError: where it is no finite matrix with at least one row.
         """
+        for name, value in (("features", features), ("data", data)):
+            if value is not None:
+                checks.text(name, value, "such as a name, or None")
         rows = checked_features(features or "rows", rows).astype(np.float64)
         mean = rows.mean(axis=0)
         return cls(features, data, len(rows), mean, (rows - mean).T @ (rows - mean))
@@ -132,6 +136,8 @@ def feature_statistics(
     Raises:
         ValueError: for images that the feature function does not take, or features that are not finite.
     """
+    if data is not None:
+        checks.text("data", data, "the name of the images, or None")
     batches = feature_batches(feature_fn, images, batch_size)
     statistics = (FeatureStatistics.of(rows, features=feature_fn.name, data=data) for rows in batches)
     return functools.reduce(FeatureStatistics.merge, statistics)

@@ -9,11 +9,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers, floating
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import call_on_rows
 from bism_jax.models import InceptionV3
+from bism_jax.models.image_features import check_range
 
 Features = Float[Array | np.ndarray, "rows d"]
+_CHANNELS = (1, 3)  # of grey images and of those in colours
 # The names that the literature keeps for distances on the features of Inception.
 _INCEPTION_LABELS = {"Frechet distance": "FID", "kernel distance": "KID"}
 
@@ -46,8 +50,9 @@ def extract_features(
         batch_size: images at a time.
 
     Raises:
-        ValueError: for images that the feature function does not take, or features that are no finite
-            `[batch, d]`.
+        TypeError: for a feature function without a name, or images that are no numbers.
+        ValueError: for images outside [0, 1] or with their channels first, that the feature function does not
+            take, or features that are no finite `[batch, d]`.
     """
     return np.concatenate(list(feature_batches(feature_fn, images, batch_size)))
 
@@ -62,7 +67,9 @@ def feature_batches(
             f"{feature_fn!r}."
         )
     for batch, count in padded_batches("images", images, batch_size):
-        features = np.asarray(feature_fn(batch))
+        check_images("images", batch)
+        features = call_on_rows(f"feature_fn={feature_fn.name}", feature_fn, batch)
+        features = as_numbers(f"feature_fn={feature_fn.name}", features, "[batch, d]")
         if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(
                 f"feature_fn={feature_fn.name} gives features of shape {features.shape} for {len(batch)} "
@@ -73,7 +80,7 @@ def feature_batches(
 
 def checked_features(name: str, features: Any, min_rows: int = 1) -> Float[np.ndarray, "rows d"]:
     """`features` as an array, or a ValueError unless it is a finite matrix of at least `min_rows` rows."""
-    features = np.asarray(features)
+    features = np.asarray(as_numbers(name, features, "[rows, d]"))
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(f"{name}: features must be a matrix [rows, d], but their shape is {features.shape}.")
     if len(features) < min_rows:
@@ -85,6 +92,19 @@ def checked_features(name: str, features: Any, min_rows: int = 1) -> Float[np.nd
             f"{np.argmin(finite)}; look at the images of these rows."
         )
     return features
+
+
+def check_images(name: str, images: np.ndarray) -> None:
+    """Raises ValueError unless these are floating images in [0, 1] with their channels last."""
+    if images.ndim != 4:
+        raise ValueError(f"{name} must be of shape [rows, height, width, channels], not {images.shape}.")
+    floating(name, images)
+    check_range(name, images)
+    if images.shape[1] in _CHANNELS and min(images.shape[2:]) > max(_CHANNELS):
+        raise ValueError(
+            f"{name} has shape {images.shape}, which looks like [rows, channels, height, width]; move the "
+            f"channels to the end: np.moveaxis({name}, 1, -1)."
+        )
 
 
 def checked_pair(
@@ -111,6 +131,7 @@ def distance_label(distance: Literal["Frechet distance", "kernel distance"], fea
         ValueError: for an unknown distance.
     """
     checks.one_of("distance", distance, tuple(_INCEPTION_LABELS))
+    checks.text("features", features, "the name of a feature function, feature_fn.name")
     if features.partition("@")[0] == InceptionV3.__name__:
         return _INCEPTION_LABELS[distance]
     return f"{distance} ({features})"
