@@ -140,6 +140,32 @@ MALFORMED: dict[str, list[Bad]] = {
     "batch_size": [*_NO_COUNTS, *_same(zero=0)],
     "positive": [*_NO_NUMBERS, *_same(zero=0, negative=-0.5, minus_infinite=-float("inf"), a_list=[0.1])],
     "non_negative": [*_NO_NUMBERS, *_same(negative=-0.5, a_list=[0.1])],
+    # Any finite number.
+    "number": [
+        *_same(text="3", true=True, nan=float("nan"), pair=np.ones(2), imaginary=1j),
+        Bad("a list", lambda valid: [0.0]),
+    ],
+    "counts": [
+        *_same(
+            none=None,
+            text="3",
+            number=3,
+            empty=(),
+            negative=(-1, 1),
+            fraction=(0.5,),
+            true=(True,),
+            array=np.ones(2),
+        )
+    ],
+    "labels": [
+        *_same(none=None, text="3", scalar=np.int64(1), function=abs),
+        Bad("no rows", lambda labels: labels[:0]),
+        Bad("one row less", lambda labels: labels[:-1]),
+        Bad("one axis more", lambda labels: labels[:, None]),
+        Bad("fractions", lambda labels: labels + 0.25),
+        Bad("NaN", lambda labels: np.where(labels > 0, np.nan, 0)),
+        Bad("one class", lambda labels: np.zeros_like(labels)),
+    ],
     "fraction": [*_NO_NUMBERS, *_same(negative=-0.5, one=1.0, two=2)],
     "choice": _same(none=None, unknown="magic", number=3, a_list=["magic"], empty=""),
     "flag": _same(none=None, one=1, text="yes", array=np.ones(2, bool)),
