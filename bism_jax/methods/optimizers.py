@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import optax
 from jaxtyping import PyTree
 
+from bism_jax.hypergradient.optimizer_trace import check_state
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.methods.pickling import picklable
 
@@ -42,7 +43,12 @@ DEFAULT_OPTIMIZERS = Optimizers(paper_adam(), paper_adam())
 def apply_gradient(
     optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """One step of an optimiser: the new parameters and its new state."""
+    """One step of an optimiser: the new parameters and its new state.
+
+    Raises:
+        ValueError: where the state is not one of the optimiser's for these parameters.
+    """
+    check_state("opt_state", optimizer, opt_state, params)
     with standard_promotion():
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state

@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from bism_jax import checks
 from bism_jax.typing import Params
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -38,9 +39,9 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         ValueError: it is no archive of arrays, or one holds NaN or infinite values.
     """
-    path = Path(path).expanduser()
+    path = checks.path("path", path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There are no weights at {str(path)!r}; nothing is downloaded.")
+        raise FileNotFoundError(f"path: there are no weights at {str(path)!r}; nothing is downloaded.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

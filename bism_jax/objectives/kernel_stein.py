@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import sum_events
+from bism_jax.objectives.objective import check_score, sum_events
 from bism_jax.typing import ScoreFn
 
 
@@ -46,10 +46,12 @@ class KSD:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The discrepancy of each row's pair, `[B]`."""
+        checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
         return self.pointwise_loss(score_fn(v), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The loss of the score's values at v."""
+        check_score(score, v)
         if v.shape[0] % 2:
             raise ValueError(
                 f"KSD compares the rows of a batch in pairs, but there are {v.shape[0]} rows (on each "
