@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +13,8 @@ from jaxtyping import Array
 
 from bism_jax.precision import is_floating_dtype
 
+# What is raised for a reason other than the arguments.
+NOT_OF_ARGUMENTS = (FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
 _ABBREVIATED = 60  # characters of a value in a message
 
 
@@ -117,6 +121,31 @@ def positive_scalar(name: str, value: Any) -> None:
     finite_scalar(name, value)
     if is_known(value) and not np.asarray(value, np.float64) > 0:
         raise ValueError(f"{name} must be a finite number above 0, not {value!r}.")
+
+
+def call_on_rows(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`, whose errors name the function and say the shapes that it was called on."""
+    try:
+        return fn(*args)
+    except NOT_OF_ARGUMENTS:
+        raise
+    except Exception as error:
+        if is_told(error):
+            raise
+        raise ValueError(
+            f"{name} cannot be evaluated on arrays of shapes {shapes_of(args)}: {type(error).__name__}: "
+            f"{error}"
+        ) from error
+
+
+def is_told(error: Exception) -> bool:
+    """Whether it is an error of this library about an argument, which needs no second one around it."""
+    return re.match(r"(energy_fn|posterior_fn|critic|sample_[hv]|\w+_fn)\b", str(error)) is not None
+
+
+def shapes_of(args: tuple[Any, ...]) -> str:
+    """The shapes of the arrays in `args`, for a message."""
+    return " and ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(args)) or "none"
 
 
 def _from_sequence(name: str, value: Any, expected: str) -> np.ndarray:

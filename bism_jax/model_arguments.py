@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,13 +13,12 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from bism_jax import checks
-from bism_jax.array_checks import is_known, shown
+from bism_jax.array_checks import NOT_OF_ARGUMENTS, is_known, is_told, shapes_of, shown
 from bism_jax.models import Model, as_model
 from bism_jax.precision import is_floating_dtype
 from bism_jax.typing import Params
 
 _PARAMETERS_OF = {"energy_fn": "theta", "posterior_fn": "phi", "critic": "its parameters"}
-_NOT_OF_ARGUMENTS = (FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
 _LISTED = 6  # leaves in a message
 
 
@@ -47,37 +45,18 @@ def guarded(name: str, fn: Callable[..., Any], params_name: str = "theta") -> Ca
     def call(params: Params, *args: Any) -> Any:
         try:
             return fn(params, *args)
-        except _NOT_OF_ARGUMENTS:
+        except NOT_OF_ARGUMENTS:
             raise
         except Exception as error:
-            if _is_told(error):
+            if is_told(error):
                 raise
             raise ValueError(
                 f"{name} cannot be evaluated with {params_name} of {_outline(params)} on arrays of shapes "
-                f"{_shapes(args)}; {params_name} must be that of this model, and the rows those it was "
+                f"{shapes_of(args)}; {params_name} must be that of this model, and the rows those it was "
                 f"trained on. {type(error).__name__}: {error}"
             ) from error
 
     return call
-
-
-def call_on_rows(name: str, fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`, whose errors name the function and say the shapes that it was called on."""
-    try:
-        return fn(*args)
-    except _NOT_OF_ARGUMENTS:
-        raise
-    except Exception as error:
-        if _is_told(error):
-            raise
-        raise ValueError(
-            f"{name} cannot be evaluated on arrays of shapes {_shapes(args)}: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _is_told(error: Exception) -> bool:
-    """Whether it is an error of this library about an argument, which needs no second one around it."""
-    return re.match(r"(energy_fn|posterior_fn|critic|sample_[hv]|\w+_fn)\b", str(error)) is not None
 
 
 def one_value_a_row(name: str, values: Any, num_rows: int) -> None:
@@ -163,7 +142,3 @@ def _outline(tree: PyTree) -> str:
     listed = ", ".join(f"{jax.tree_util.keystr(path)} {np.shape(leaf)}" for path, leaf in leaves[:_LISTED])
     rest = f" and {len(leaves) - _LISTED} more" if len(leaves) > _LISTED else ""
     return f"shapes {{{listed}{rest}}}"
-
-
-def _shapes(args: tuple[Any, ...]) -> str:
-    return " and ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(args)) or "none"

@@ -435,7 +435,9 @@ def test_wrong_counts_are_refused():
         kernel_distance(x, x, KEY)
     with pytest.raises(ValueError, match="subset_size must be at least 2"):
         kernel_distance(x, x, KEY, subset_size=1)
-    with pytest.raises(ValueError, match="at least 13 rows of features are needed, not 12"):
+    with pytest.raises(
+        ValueError, match="num_neighbours=12 needs as many other rows, but data has 12 and samples 12"
+    ):
         precision_recall(x, x, num_neighbours=12)
     for wrong in (0, 1.5, True):
         with pytest.raises(ValueError, match="num_neighbours must be an integer of at least 1"):

@@ -49,11 +49,12 @@ def main(options: Options) -> int:
 def markdown(outcomes: dict[str, list[Outcome]]) -> str:
     """A table of counts by package and class, and the calls that are faults or may run."""
     lines = [f"| package | calls | {' | '.join(CLASSES)} |", "|---|" + "---:|" * (len(CLASSES) + 1)]
-    for package, found in [*outcomes.items(), ("all", [one for found in outcomes.values() for one in found])]:
-        counts = Counter(outcome.kind for outcome in found)
-        lines.append(f"| {package} | {len(found)} | {' | '.join(str(counts[kind]) for kind in CLASSES)} |")
+    everything = [one for found in outcomes.values() for one in found]
+    for package, listed in [*outcomes.items(), ("all", everything)]:
+        counts = Counter(outcome.kind for outcome in listed)
+        lines.append(f"| {package} | {len(listed)} | {' | '.join(str(counts[kind]) for kind in CLASSES)} |")
     for kind in (*FAULTS, "ran"):
-        listed = [one for found in outcomes.values() for one in found if one.kind == kind]
+        listed = [one for one in everything if one.kind == kind]
         if listed:
             lines += ["", f"{kind}:", "", *(f"- `{one.label}`: {_in_a_line(one.detail)}" for one in listed)]
     return "\n".join(lines) + "\n"

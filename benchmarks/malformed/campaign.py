@@ -34,6 +34,7 @@ __all__ = ["MALFORMED", "Bad", "Call", "Case", "Outcome", "cases", "list_modules
 CLASSES = ("clear", "ran", "raw", "wrong", "hang")
 FAULTS = ("raw", "wrong", "hang")
 _LIBRARY = str(Path(bism_jax.__file__).parent)
+_SHARED = ("rows", "features", "numbers", "model", "theta", "phi")
 _REFUSALS = (ValueError, TypeError, OSError, ImportError)
 
 
@@ -145,7 +146,9 @@ def _classify_error(case: Case, error: Exception) -> tuple[str, str]:
     """Clear where our own code raised it and it names an argument of the call."""
     message = f"{type(error).__name__}: {error}"
     last = traceback.extract_tb(error.__traceback__)[-1]
-    names = [*_parameters(case.call.target), *case.changes]
+    # What is wrong between a model and its rows can be told by either.
+    is_shared = any(case.call.kinds.get(name) in _SHARED for name in case.changes)
+    names = _parameters(case.call.target) if is_shared else list(case.changes)
     is_named = any(
         re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", str(error)) for name in names
     )

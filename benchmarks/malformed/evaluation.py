@@ -32,9 +32,6 @@ EXEMPT = {
 KEY = jax.random.key(0)
 _ROWS = np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32)
 _IMAGES = np.random.default_rng(0).uniform(size=(12, 8, 8, 1)).astype(np.float32)
-_FEATURES = {"features": "a name that is known nowhere"}
-_INTEGERS = "numbers of any real dtype"
-_ROW_OF_INTEGERS = {"x: booleans": _INTEGERS, "y: booleans": _INTEGERS}
 
 
 class NNXEnergy(nnx.Module):
@@ -197,6 +194,7 @@ def _of_models() -> dict[str, Call]:
                 {"posterior_fn": lambda phi, v: v},
                 {"test": np.ones((12, 3), np.float32)},
             ),
+            {"test_labels: one class": "the rows of a test may be of one class"},
         ),
     }
 
@@ -239,8 +237,11 @@ def _of_features() -> dict[str, Call]:
             evaluation.maximum_mean_discrepancy,
             {**pair, "bandwidth": 1.0},
             {**kinds, "bandwidth": "positive"},
-            (*huge, *({"bandwidth": jnp.asarray(value)} for value in (-1.0, np.nan, np.inf, 0.0)))
-            + ({"bandwidth": jnp.ones(2)}, {"bandwidth": np.asarray(-1.0)}, {"bandwidth": jnp.ones((1,))}),
+            (
+                *huge,
+                *({"bandwidth": jnp.asarray(value)} for value in (-1.0, np.nan, np.inf, 0.0)),
+                *({"bandwidth": value} for value in (jnp.ones(2), np.asarray(-1.0), jnp.ones((1,)))),
+            ),
         ),
         "frechet_distance": Call(evaluation.frechet_distance, pair, kinds, (huge[1], {"x": "FID"})),
         "kernel_distance": Call(
@@ -331,8 +332,15 @@ def _of_images() -> dict[str, Call]:
                 {"labels": np.arange(11)},
                 {"labels": np.arange(12) * 0.5},
             ),
+            {"images: one column more": "images of another size"},
         ),
     }
+
+
+@functools.lru_cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Gone when the program ends."""
+    return tempfile.TemporaryDirectory(prefix="malformed")
 
 
 class _Named:
@@ -348,7 +356,7 @@ class _Named:
 def _of_statistics() -> dict[str, Call]:
     statistics = evaluation.FeatureStatistics
     named = statistics.of(_ROWS, features="f", data="d")
-    folder = Path(tempfile.mkdtemp(prefix="malformed"))
+    folder = Path(_folder().name)
     named.save(folder / "statistics.npz")
     (folder / "text.npz").write_text("no archive")
     np.savez(folder / "other.npz", mean=np.ones(2))

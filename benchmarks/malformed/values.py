@@ -140,6 +140,54 @@ MALFORMED: dict[str, list[Bad]] = {
     "batch_size": [*_NO_COUNTS, *_same(zero=0)],
     "positive": [*_NO_NUMBERS, *_same(zero=0, negative=-0.5, minus_infinite=-float("inf"), a_list=[0.1])],
     "non_negative": [*_NO_NUMBERS, *_same(negative=-0.5, a_list=[0.1])],
+    # A pytree of floating [chains, ...], of whatever shape.
+    "states": [
+        *(bad for bad in _NUMBERS if bad.name not in {"one axis more", "a_dict"}),
+        Bad("integers", lambda rows: np.asarray(rows).astype(int)),
+        Bad("booleans", lambda rows: np.asarray(rows) > 0),
+    ],
+    "mask": [
+        *_same(none=None, text="3", number=1, true=True),
+        Bad("numbers", lambda mask: np.asarray(mask) * 1.0),
+        Bad("integers", lambda mask: np.asarray(mask).astype(int)),
+        Bad("no rows", lambda mask: mask[:0]),
+        Bad("one axis less", lambda mask: mask[0]),
+        Bad("one axis more", lambda mask: mask[..., None]),
+        Bad("one column more", lambda mask: np.concatenate([mask, mask[..., -1:]], -1)),
+    ],
+    "widths": _same(
+        none=None, text="23", number=3, negative=(-1,), zero=(0, 2), fraction=(1.5,), true=(True,)
+    ),
+    "dtype": _same(text="magic", number=3, integers=int, booleans=bool, complex=complex, keys=_KEY.dtype),
+    # A mapping from names, of which what it maps to is for the special calls.
+    "mapping": _same(none=None, text="3", number=3, a_list=[1], empty={}, array=np.ones(2)),
+    "names": _same(none=None, text="ab", number=3, array=np.float32(1), no_names=["c"] * 7),
+    "interval": _same(
+        none=None,
+        text="ab",
+        number=3,
+        one=(1,),
+        nan=(0, float("nan")),
+        reverse=(1, 0),
+        equal=(1, 1),
+        texts=("a", "b"),
+    ),
+    "box": _same(
+        none=None,
+        text="ab",
+        number=3,
+        one=((0, 1),),
+        flat=(0, 1),
+        nan=((0, float("nan")), (0, 1)),
+        reverse=((1, 0), (0, 1)),
+    ),
+    "steps": [
+        *_same(none=None, text="ab", number=3, empty=[]),
+        Bad("one more", lambda steps: np.append(steps, 9)),
+        Bad("NaN", lambda steps: steps * np.nan),
+        Bad("strings", lambda steps: steps.astype(str)),
+        Bad("one axis more", lambda steps: steps[:, None]),
+    ],
     # Any finite number.
     "number": [
         *_same(text="3", true=True, nan=float("nan"), pair=np.ones(2), imaginary=1j),
@@ -164,7 +212,7 @@ MALFORMED: dict[str, list[Bad]] = {
         Bad("one axis more", lambda labels: labels[:, None]),
         Bad("fractions", lambda labels: labels + 0.25),
         Bad("NaN", lambda labels: np.where(labels > 0, np.nan, 0)),
-        Bad("one class", lambda labels: np.zeros_like(labels)),
+        Bad("one class", np.zeros_like),
     ],
     "fraction": [*_NO_NUMBERS, *_same(negative=-0.5, one=1.0, two=2)],
     "choice": _same(none=None, unknown="magic", number=3, a_list=["magic"], empty=""),

@@ -104,8 +104,8 @@ def annealed_importance_sampling(
     Warns:
         UserWarning: where the effective sample size is below a tenth of the particles.
     """
-    checks.positive_int("num_temperatures", num_temperatures)
-    checks.positive_int("num_particles", num_particles)
+    checks.loop_count("num_temperatures", num_temperatures)
+    checks.loop_count("num_particles", num_particles)
     if num_particles < 2:
         raise ValueError("num_particles=1 has no spread to estimate an error from; use at least 2.")
     for name in _CAPABILITIES:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Array
 
-from bism_jax.array_checks import floating_rows
+from bism_jax.array_checks import floating_rows, shown
 from bism_jax.model_arguments import check_parameters, guarded_model, one_value_a_row
 from bism_jax.typing import Params
 
@@ -34,7 +35,20 @@ def energy_of(energy_fn: Any) -> Callable[..., Any]:
 
 def posterior_of(posterior_fn: Any) -> Callable[..., Any]:
     """The posterior `(phi, v) -> distribution`, in its pure form, which names its arguments likewise."""
-    return guarded_model("posterior_fn", posterior_fn).apply
+    model = guarded_model("posterior_fn", posterior_fn)
+
+    def checked(phi: Params, v: Array) -> Any:
+        posterior = model.apply(phi, v)
+        if isinstance(
+            posterior, (jax.Array, np.ndarray, np.generic, float, int, tuple, list, dict, str, type(None))
+        ):
+            raise ValueError(
+                f"posterior_fn={model.name} must return a distribution, such as "
+                f"dist.Normal(mean, std).to_event(1), not {shown(posterior)}."
+            )
+        return posterior
+
+    return checked
 
 
 def checked_rows(energy_fn: Any, theta: Params, v: Any) -> Array | np.ndarray:

@@ -12,13 +12,11 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from bism_jax import checks
-from bism_jax.array_checks import as_numbers
+from bism_jax.array_checks import as_numbers, call_on_rows
 from bism_jax.evaluation.batches import padded_batches
-from bism_jax.evaluation.features import check_images
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import call_on_rows
 from bism_jax.models import ImageClassifier, ImageFeatures, image_features
-from bism_jax.models.image_features import check_shape
+from bism_jax.models.image_features import check_range, check_shape
 from bism_jax.typing import Params
 
 _LEARNING_RATE = 4e-3
@@ -67,15 +65,16 @@ def train_image_classifier(
         ValueError: for images outside [0, 1] or of another shape, labels that are no classes of the rows,
             or fewer images than a batch.
     """
-    checks.positive_int("num_epochs", num_epochs)
+    checks.loop_count("num_epochs", num_epochs)
     checks.positive_int("batch_size", batch_size)
     rng_key = checks.rng_key("rng_key", rng_key)
     images = np.asarray(as_numbers("images", images, "[rows, height, width, channels]"))
     labels = np.asarray(as_numbers("labels", labels, "[rows]"))
-    check_images("images", images)
     check_shape(ImageClassifier.__name__, images)
+    check_range(ImageClassifier.__name__, images)
     _check_labels(labels, len(images))
     checks.batch_fits(batch_size, len(images))
+    checks.loop_count("num_epochs times the batches of an epoch", num_epochs * (len(images) // batch_size))
     network = ImageClassifier(int(labels.max()) + 1)
     params = _train(network, images, labels, rng_key, num_epochs, batch_size)
     return image_features(ImageClassifier.__name__, network, params)
@@ -107,7 +106,8 @@ def class_probabilities(
         )
     probabilities = []
     for batch, count in padded_batches("images", images, batch_size):
-        check_images("images", batch)
+        check_shape(classifier.name, batch)
+        check_range(classifier.name, batch)
         rows = call_on_rows(
             f"classifier={classifier.name}", _probabilities, network, classifier.params, batch
         )

@@ -12,11 +12,12 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.array_checks import call_on_rows
 from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_of, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods.optimizers import apply_gradient
-from bism_jax.model_arguments import call_on_rows, check_parameters, guarded_model
+from bism_jax.model_arguments import check_parameters, guarded_model
 from bism_jax.models import MLPCritic, as_model
 from bism_jax.objectives import (
     SSM,
@@ -115,7 +116,7 @@ def critic_fisher_divergence(
         ("batch_size", batch_size),
         ("num_projections", num_projections),
     ):
-        checks.positive_int(name, count)
+        checks.loop_count(name, count)
     checks.positive("learning_rate", learning_rate)
     checks.fraction("held_out", held_out)
     checks.boolean("variance_reduced", variance_reduced)

@@ -9,15 +9,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.array_checks import as_numbers, floating
+from bism_jax.array_checks import as_numbers, call_on_rows
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import call_on_rows
 from bism_jax.models import InceptionV3
-from bism_jax.models.image_features import check_range
+from bism_jax.models.image_features import check_range, check_shape
 
 Features = Float[Array | np.ndarray, "rows d"]
-_CHANNELS = (1, 3)  # of grey images and of those in colours
 # The names that the literature keeps for distances on the features of Inception.
 _INCEPTION_LABELS = {"Frechet distance": "FID", "kernel distance": "KID"}
 
@@ -67,7 +65,8 @@ def feature_batches(
             f"{feature_fn!r}."
         )
     for batch, count in padded_batches("images", images, batch_size):
-        check_images("images", batch)
+        check_shape(f"feature_fn={feature_fn.name}", batch)
+        check_range(f"feature_fn={feature_fn.name}", batch)
         features = call_on_rows(f"feature_fn={feature_fn.name}", feature_fn, batch)
         features = as_numbers(f"feature_fn={feature_fn.name}", features, "[batch, d]")
         if features.ndim != 2 or len(features) != len(batch):
@@ -92,19 +91,6 @@ def checked_features(name: str, features: Any, min_rows: int = 1) -> Float[np.nd
             f"{np.argmin(finite)}; look at the images of these rows."
         )
     return features
-
-
-def check_images(name: str, images: np.ndarray) -> None:
-    """Raises ValueError unless these are floating images in [0, 1] with their channels last."""
-    if images.ndim != 4:
-        raise ValueError(f"{name} must be of shape [rows, height, width, channels], not {images.shape}.")
-    floating(name, images)
-    check_range(name, images)
-    if images.shape[1] in _CHANNELS and min(images.shape[2:]) > max(_CHANNELS):
-        raise ValueError(
-            f"{name} has shape {images.shape}, which looks like [rows, channels, height, width]; move the "
-            f"channels to the end: np.moveaxis({name}, 1, -1)."
-        )
 
 
 def checked_pair(

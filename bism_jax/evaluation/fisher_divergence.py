@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.array_checks import call_on_rows
 from bism_jax.evaluation.capabilities import checked_rows, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import call_on_rows, one_value_a_row
+from bism_jax.model_arguments import one_value_a_row
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params
 

@@ -105,10 +105,12 @@ def gradient_bias(
     """
     checks.instance("objective", objective, Objective, "DSM(noise_std=0.1)")
     checks.instance("divergence", divergence, Divergence, "KL()")
+    if hasattr(divergence, "draw_noise"):
+        raise TypeError(f"divergence must be a value such as KL(), not the objective {divergence!r}.")
     checks.optimizer("optimizer", optimizer)
     _check_counts("num_steps", num_steps)
     _check_counts("lower_steps", lower_steps)
-    checks.positive_int("num_draws", num_draws)
+    checks.loop_count("num_draws", num_draws)
     if num_draws == 1:
         raise ValueError("num_draws=1 has no standard error; take num_draws=2 or more.")
     energy, posterior = as_model("energy_fn", energy_fn), as_model("posterior_fn", posterior_fn)

@@ -72,7 +72,7 @@ def ood_scores(
             cannot be evaluated with its parameters on v, or v with NaN or no rows.
     """
     checks.one_of("score", score, tuple(_SCORES))
-    checks.positive_int("num_particles", num_particles)
+    checks.loop_count("num_particles", num_particles)
     as_model("energy_fn", energy_fn)
     as_model("posterior_fn", posterior_fn)
     if rng_key is None:

@@ -48,7 +48,12 @@ def precision_recall(data: Features, samples: Features, *, num_neighbours: int =
         ValueError: for features of other widths, that are not finite, or no more than k rows.
     """
     checks.positive_int("num_neighbours", num_neighbours)
-    x, y = checked_pair(("data", "samples"), data, samples, min_rows=max(2, num_neighbours + 1))
+    x, y = checked_pair(("data", "samples"), data, samples)
+    if num_neighbours >= min(len(x), len(y)):
+        raise ValueError(
+            f"num_neighbours={num_neighbours} needs as many other rows, but data has {len(x)} and "
+            f"samples {len(y)}; take fewer, or more rows."
+        )
     x, y = _of_order_one(x, y)
     inside = _inside_each_other(num_neighbours, jnp.asarray(x, float), jnp.asarray(y, float))
     return PrecisionRecall(*(float(np.asarray(rows).mean()) for rows in inside))

@@ -70,7 +70,7 @@ def sliced_score_matching_objective(
         ValueError: where the model has no free energy or cannot be evaluated with theta on v, or v holds
             NaN or no rows.
     """
-    checks.positive_int("num_projections", num_projections)
+    checks.loop_count("num_projections", num_projections)
     checks.positive_int("batch_size", batch_size)
     require("sliced_score_matching_objective", energy_fn, "free_energy")
     v, rng_key = checked_rows(energy_fn, theta, v), checks.rng_key("rng_key", rng_key)

@@ -92,7 +92,7 @@ class AnnealedLangevin:
         Raises:
             ValueError: where `num_snapshots` is negative or no integer.
         """
-        checks.non_negative_int("num_snapshots", num_snapshots)
+        checks.loop_count("num_snapshots", num_snapshots, at_least=0)
         return np.arange(1, num_snapshots + 1) * self.num_steps // max(1, num_snapshots)
 
 

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from bism_jax.array_checks import as_numbers, shown
-from bism_jax.model_arguments import call_on_rows
+from bism_jax.array_checks import as_numbers, call_on_rows, shown
 
 
 def function(name: str, value: Any, signature: str) -> None:
     """Raises TypeError unless `value` is a pure function that can identify what was compiled for it."""
-    if hasattr(value, "apply") or not callable(value):
+    if isinstance(value, type) or hasattr(value, "apply") or not callable(value):
         raise TypeError(
             f"{name} must be a pure function {signature}, not {type(value).__name__}; of a Flax module it is "
             "module.apply, and of its factored form models.factor(models.as_model('energy_fn', module))."

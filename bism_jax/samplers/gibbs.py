@@ -71,8 +71,9 @@ def _sweeps(
 
     def sweep(v: Array, keys: Array) -> tuple[Array, Array]:
         h = sample_h(theta, keys[0], v)
+        _check_latents(v, h)
         drawn = sample_v(theta, keys[1], h)
-        _check_samples(v, h, drawn)
+        _check_visible(v, drawn)
         return drawn.astype(dtype), h
 
     def body(carry: tuple[Array, Array], keys: Array) -> tuple[tuple[Array, Array], None]:
@@ -85,9 +86,12 @@ def _sweeps(
     return jax.lax.scan(body, first, keys[1:])[0]
 
 
-def _check_samples(v: Array, h: Any, drawn: Any) -> None:
+def _check_latents(v: Array, h: Any) -> None:
     if getattr(h, "shape", ())[:1] != v.shape[:1]:
         raise ValueError(f"sample_h must return one h for each of the {len(v)} rows of v, not {shown(h)}.")
+
+
+def _check_visible(v: Array, drawn: Any) -> None:
     if getattr(drawn, "shape", None) != v.shape:
         raise ValueError(
             f"sample_v must return one v a row, of the shape {v.shape} of v, not {shown(drawn)}."
