@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,16 @@ def non_negative(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is a finite number of at least 0."""
     if not _is_number(value) or not value >= 0:
         raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}.")
+
+
+def learning_rate(name: str, value: Any) -> None:
+    """Raises TypeError or ValueError unless `value` is a number of at least 0 or a schedule."""
+    if isinstance(value, (jax.Array, np.ndarray)) and value.shape == ():
+        return  # a number of a user's, which may be traced
+    if hasattr(value, "update") or isinstance(value, type) or not (_is_scalar(value) or callable(value)):
+        raise TypeError(f"{name} must be a number or an optax schedule, not {value!r}.")
+    if not callable(value):
+        non_negative(name, value)
 
 
 def boolean(name: str, value: Any) -> None:
@@ -129,6 +139,17 @@ def function(name: str, value: Any, signature: str) -> None:
         raise TypeError(f"{name} must be a function {signature}, not {value!r}.")
 
 
+def called(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`; raises ValueError, naming the function and the shapes, where it cannot be evaluated."""
+    try:
+        return fn(*args)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(args)) or "none"
+        raise ValueError(
+            f"{name} cannot be evaluated on arrays of shapes {shapes}: {type(error).__name__}: {error}"
+        ) from error
+
+
 def array(name: str, value: Any, shape: str) -> None:
     """Raises TypeError unless `value` is an array, ValueError unless it is floating and not empty.
 
@@ -174,6 +195,16 @@ def seed(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be an integer of 32 bits, not {value!r}.")
 
 
+def floating_dtype(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` names a floating dtype, or is None."""
+    try:
+        is_floating = value is None or is_floating_dtype(jnp.dtype(value))
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise TypeError(f"{name} must be a floating dtype such as jnp.bfloat16, or None, not {value!r}.")
+
+
 def same_shape(name: str, found: Any, like: str, expected: tuple[int, ...]) -> None:
     """Raises ValueError unless `found` has the shape of what is called `like`."""
     if getattr(found, "shape", None) != expected:
@@ -200,6 +231,10 @@ def scalar_loss(name: str, shape: Any) -> None:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

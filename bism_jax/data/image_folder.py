@@ -40,7 +40,7 @@ def load_image_folder(
     checks.one_of("channels", channels, (1, 3))
     if crop is not None:
         checks.positive_int("crop", crop)
-    folder = Path(path).expanduser()
+    folder = checks.path("path", path).expanduser()
     paths = _picture_paths(folder)
     labels = _labels(folder, paths)
 

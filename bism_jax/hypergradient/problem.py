@@ -146,7 +146,7 @@ def prepare(
         opt_state = problem.optimizer.init(phi)
     else:
         check_state("opt_state", problem.optimizer, opt_state, phi)
-    update = trace_update(problem.optimizer, phi, opt_state, phi)
+    update = trace_update(problem.optimizer, phi, opt_state, phi, "problem.optimizer")
     if num_steps > 0:
         loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs), problem.axis_name)
         problem = replace(problem, loss_fn=loss_fn)
@@ -188,10 +188,10 @@ def trace_loss(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> 
         jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
     except Exception as error:
         raise ValueError(
-            f"loss_fn cannot be evaluated on phi, theta and one slice of inputs: {type(error).__name__}: "
-            f"{error} It is called as loss_fn(phi, theta, input_k)."
+            "problem.loss_fn cannot be evaluated on phi, theta and one slice of inputs: "
+            f"{type(error).__name__}: {error} It is called as loss_fn(phi, theta, input_k)."
         ) from error
-    checks.scalar_loss("loss_fn", shape)
+    checks.scalar_loss("problem.loss_fn", shape)
     return jaxpr
 
 
@@ -207,8 +207,8 @@ def _check_axis(axis_name: Any) -> None:
             jax.lax.axis_index(axis_name)
     except NameError as error:
         raise ValueError(
-            f"axis_name={axis_name!r} is no mapped axis here; leave it None, or solve within jax.pmap or "
-            "jax.shard_map over an axis of this name."
+            f"problem.axis_name={axis_name!r} is no mapped axis here; leave it None, or solve within "
+            "jax.pmap or jax.shard_map over an axis of this name."
         ) from error
 
 

@@ -9,8 +9,10 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.array_checks import finite_rows, is_known
 from bism_jax.hypergradient.optimizer_trace import trace_update
 from bism_jax.methods.optimizers import Optimizers
+from bism_jax.objectives import Divergence
 from bism_jax.typing import Algorithm, InitFn, StepFn
 
 _BATCH = "[batch, *visible]"
@@ -31,6 +33,8 @@ def checked_algorithm(state_type: type, init: InitFn, step: StepFn) -> Algorithm
     def checked_init(rng_key: Key[Array, ""], batch: Array) -> Any:
         key = checks.rng_key("rng_key", rng_key)
         checks.array("batch", batch, _BATCH)
+        if is_known(batch):
+            finite_rows("batch", batch)
         return init(key, batch)
 
     def checked_step(rng_key: Key[Array, ""], state: Any, batch: Array) -> tuple[Any, Any]:
@@ -49,6 +53,13 @@ def checked_algorithm(state_type: type, init: InitFn, step: StepFn) -> Algorithm
             raise
 
     return Algorithm(checked_init, checked_step)
+
+
+def check_divergence(divergence: Any) -> None:
+    """Raises TypeError unless it is a lower-level divergence, which objectives look like."""
+    checks.instance("divergence", divergence, Divergence, "KL()")
+    if hasattr(divergence, "perturb"):
+        raise TypeError(f"divergence must be a value such as KL(), not the objective {divergence!r}.")
 
 
 def start_optimizer(name: str, optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:

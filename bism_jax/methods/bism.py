@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
-from bism_jax.methods.arguments import checked_algorithm, start_optimizers
+from bism_jax.methods.arguments import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
 from bism_jax.methods.capabilities import require_posterior
@@ -91,11 +91,7 @@ class BiSM(PicklableMethod):
         checks.one_of("particle_average", self.particle_average, ("losses", "scores"))
         checks.instance("hypergradient", self.hypergradient, Strategy, "Unrolled(num_steps=5)")
         checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
-        checks.instance("divergence", self.divergence, Divergence, "KL()")
-        if hasattr(self.divergence, "perturb"):
-            raise TypeError(
-                f"divergence must be a value such as KL(), not the objective {self.divergence!r}."
-            )
+        check_divergence(self.divergence)
         checks.boolean("keep_unrolled", self.keep_unrolled)
         checks.optimizer_pair("optimizers", self.optimizers)
         if self.lower_steps == 0 and self.hypergradient.num_steps == 0:

@@ -148,8 +148,8 @@ class PersistentVI(PicklableMethod):
         """Raises ValueError unless the data has `num_data` rows; `fit` asks where it knows their number."""
         if num_rows != self.num_data:
             raise ValueError(
-                f"num_data={self.num_data}, but data has {num_rows} rows: the likelihood would be weighed as "
-                f"that of {self.num_data}; pass PersistentVI(num_data={num_rows})."
+                f"num_data={self.num_data}, but data has num_rows={num_rows}: the likelihood would be "
+                f"weighed as that of {self.num_data}; pass PersistentVI(num_data={num_rows})."
             )
 
     def complexity(self, phi: Variational, xi: PyTree) -> Float[Array, ""]:

@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.methods.arguments import checked_algorithm, start_optimizers
+from bism_jax.methods.arguments import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
@@ -108,7 +108,7 @@ class VaGES(PicklableMethod):
 
     def __post_init__(self) -> None:
         checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
-        checks.instance("divergence", self.divergence, Divergence, "KL()")
+        check_divergence(self.divergence)
         if not isinstance(self.objective, PointwiseObjective):
             raise TypeError(
                 f"objective={self.objective!r} needs derivatives of the score, which VaGES does not "

@@ -102,7 +102,7 @@ def load_cifar_resnet(path: str | Path) -> ImageFeatures:
     matches = (re.match(r"layer[123]\.(\d+)\.", name) for name in arrays)
     blocks = [int(match[1]) for match in matches if match]
     if not blocks:
-        raise ValueError(f"{str(path)!r} has no layers such as 'layer1.0.conv1.weight'.")
+        raise ValueError(f"path {str(path)!r} has no layers such as 'layer1.0.conv1.weight'.")
     network = CifarResNet(6 * (max(blocks) + 1) + 2)
     params = folded_parameters(path, arrays, network, (*_SIZE, _CHANNELS), _layer_names, _EPSILON)
     return image_features(f"CifarResNet{network.depth}", network, params)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import jax
@@ -39,7 +40,7 @@ class ImageFeatures:
         Raises:
             ValueError: for images of another shape or dtype than the network takes, or outside [0, 1].
         """
-        check_shape(self.name, images)
+        check_shape(type(self.network).__name__, images)
         check_range(self.name, images)
         try:
             return _features(self.network, self.params, images)
@@ -65,7 +66,12 @@ def image_features(label: str, network: nn.Module, params: Params) -> ImageFeatu
             f"{network!r}."
         )
     checks.no_result("params", params)
-    checks.parameters("params", params)
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"params must be a dictionary, such as network.init(...), not a {type(params).__name__}."
+        )
+    if jax.tree.leaves(params):  # a network may have none
+        checks.parameters("params", params)
     return ImageFeatures(f"{label}@{_digest(params)}", network, params)
 
 

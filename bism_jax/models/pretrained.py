@@ -46,11 +46,11 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an npz archive of arrays: {error}") from error
+        raise ValueError(f"path {str(path)!r} cannot be read as an npz archive of arrays: {error}") from error
     arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            raise ValueError(f"{name!r} in {str(path)!r} must hold finite floating numbers.")
+            raise ValueError(f"{name!r} in path {str(path)!r} must hold finite floating numbers.")
     return arrays
 
 
@@ -113,11 +113,11 @@ def _compare(path: str, arrays: Mapping[str, np.ndarray], expected: Mapping[str,
     for problem, names in (("lacks", missing), ("has the unknown arrays", unknown)):
         if names:
             raise ValueError(
-                f"{path!r} {problem} {_listed(names)}; these are the weights of another network."
+                f"path {path!r} {problem} {_listed(names)}; these are the weights of another network."
             )
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"{name!r} in {path!r} has shape {arrays[name].shape}, not {shape}.")
+            raise ValueError(f"{name!r} in path {path!r} has shape {arrays[name].shape}, not {shape}.")
 
 
 def _listed(names: list[str]) -> str:

@@ -53,7 +53,7 @@ class DSM:
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
         """1/2 |s(v~) + eps / sigma|^2, `[B]`."""
         checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        return self.pointwise_loss(score_fn(self.perturb(v, noise)), v, noise)
+        return self.pointwise_loss(checks.called("score_fn", score_fn, self.perturb(v, noise)), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: Array) -> Float[Array, " batch"]:
         """The loss of the score's values at v~."""
@@ -134,7 +134,7 @@ class MDSM:
     def loss(self, score_fn: ScoreFn, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """1/2 |s(v~_i) / sigma_i + eps_i / sigma_0^2|^2, `[B]`."""
         checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        return self.pointwise_loss(score_fn(self.perturb(v, noise)), v, noise)
+        return self.pointwise_loss(checks.called("score_fn", score_fn, self.perturb(v, noise)), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """The loss of the score's values at v~."""

@@ -104,7 +104,8 @@ def _log_ratio(
     energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, sample: LatentSample
 ) -> Float[Array, " batch"]:
     """-E(v, h) - log q(h | v); raises ValueError unless both have one number a row."""
-    energies, log_probs = energy_fn(theta, v, sample.h), latent_log_prob(posterior, sample)
+    energies = checks.called("energy_fn(theta, v, h)", energy_fn, theta, v, sample.h)
+    log_probs = latent_log_prob(posterior, sample)
     checks.same_shape("energy_fn(theta, v, h)", energies, "one energy a row of v", v.shape[:1])
     checks.same_shape("posterior.log_prob(h)", log_probs, "one log_prob a row of v", v.shape[:1])
     return -energies - log_probs

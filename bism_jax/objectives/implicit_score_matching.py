@@ -13,6 +13,7 @@ training can lower it by making q wrong: probabilistic PCA then drifts nats belo
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,7 +72,8 @@ class SSM:
         checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
         checks.array("v", v, "[batch, *visible]")
         checks.same_shape("noise", noise, "v", v.shape)
-        score, jacobian_vector = jax.jvp(score_fn, (v,), (noise,))
+        score_of = functools.partial(checks.called, "score_fn", score_fn)
+        score, jacobian_vector = jax.jvp(score_of, (v,), (noise,))
         check_score(score, v)
         return sum_events(0.5 * score**2 + noise * jacobian_vector)
 
@@ -112,7 +114,7 @@ class SM:
         """1/2 |s(v)|^2 + tr grad_v s(v), `[B]`."""
         checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
         checks.array("v", v, "[batch, *visible]")
-        score = score_fn(v)
+        score = checks.called("score_fn", score_fn, v)
         check_score(score, v)
         size = v[0].size
         basis = jnp.eye(size, dtype=v.dtype).reshape(size, *v.shape[1:])

@@ -47,14 +47,15 @@ class KSD:
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The discrepancy of each row's pair, `[B]`."""
         checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        return self.pointwise_loss(score_fn(v), v, noise)
+        checks.array("v", v, "[batch, *visible]")
+        return self.pointwise_loss(checks.called("score_fn", score_fn, v), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The loss of the score's values at v."""
         check_score(score, v)
         if v.shape[0] % 2:
             raise ValueError(
-                f"KSD compares the rows of a batch in pairs, but there are {v.shape[0]} rows (on each "
+                f"KSD compares the rows of a batch in pairs, but v has {v.shape[0]} rows (on each "
                 "device); pass an even batch_size."
             )
         precision = 1 / self.bandwidth**2

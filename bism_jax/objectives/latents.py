@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ def sample_latents(posterior: Posterior, noise: Noise) -> LatentSample:
                 "transform(noise) must return the pair (sample, intermediates); None for the latter."
             )
         return LatentSample(*transformed)
-    return LatentSample(draw_latents(posterior, noise))
+    return LatentSample(draw_latents(posterior, checks.rng_key("noise", noise)))
 
 
 def draw_latents(posterior: Posterior, rng_key: Key[Array, ""]) -> Array:
@@ -61,7 +62,10 @@ def draw_latents(posterior: Posterior, rng_key: Key[Array, ""]) -> Array:
 
 def latent_log_prob(posterior: Any, sample: LatentSample) -> Float[Array, " batch"]:
     """The log-probability log q(h|v), `[B]`."""
-    _check_posterior(posterior)
+    if not callable(getattr(posterior, "log_prob", None)) or isinstance(posterior, type):
+        raise TypeError(
+            f"posterior must have a method log_prob(h), as posterior_fn(phi, v), not {posterior!r}."
+        )
     if not isinstance(sample, LatentSample):
         raise TypeError(f"sample must be a LatentSample, such as LatentSample(h), not {sample!r:.200}.")
     if sample.intermediates is None:
@@ -83,9 +87,9 @@ def map_particles(fn: Any, noise: Noise) -> Any:
         raise ValueError(f"noise must have one leading axis of particles, but its shapes are {shapes}.")
     num_particles = counts.pop()
     if num_particles == 1:  # a batched product of one is slower than the product
-        result = fn(jax.tree.map(lambda leaf: leaf[0], noise))
+        result = checks.called("fn", fn, jax.tree.map(lambda leaf: leaf[0], noise))
         return jax.tree.map(lambda leaf: leaf[None], result)
-    return jax.vmap(fn)(noise)
+    return jax.vmap(functools.partial(checks.called, "fn", fn))(noise)
 
 
 def _check_posterior(posterior: Any) -> None:

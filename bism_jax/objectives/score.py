@@ -38,7 +38,8 @@ def latent_score(
 
     def log_ratio(v: Array) -> Array:
         log_prob = _one_a_row("posterior.log_prob(h)", latent_log_prob(posterior_fn(phi, v), sample), v)
-        return _one_a_row("energy_fn(theta, v, h)", -energy_fn(theta, v, sample.h), v) - log_prob
+        energies = checks.called("energy_fn(theta, v, h)", energy_fn, theta, v, sample.h)
+        return -_one_a_row("energy_fn(theta, v, h)", energies, v) - log_prob
 
     return _gradient(log_ratio)
 
@@ -111,7 +112,8 @@ def factored_score(
 def marginal_score(free_energy_fn: FreeEnergyFn, theta: Params) -> ScoreFn:
     """The score of a marginal energy, s(v) = -grad_v F(v; theta), as a function on `[B, *visible]`."""
     checks.function("free_energy_fn", free_energy_fn, "(theta, v) -> [B]")
-    return _gradient(lambda v: _one_a_row("free_energy_fn(theta, v)", -free_energy_fn(theta, v), v))
+    name = "free_energy_fn(theta, v)"
+    return _gradient(lambda v: -_one_a_row(name, checks.called(name, free_energy_fn, theta, v), v))
 
 
 def _gradient(fn: Callable[[Array], Float[Array, " batch"]]) -> ScoreFn:

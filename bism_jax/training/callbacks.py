@@ -84,6 +84,7 @@ class _FileLog:
     every: int = 100
 
     def __post_init__(self) -> None:
+        checks.path("path", self.path)
         checks.positive_int("every", self.every)
 
     def resume(self, step: int) -> None:
@@ -183,6 +184,7 @@ class TensorBoardLog:
     """
 
     def __init__(self, log_dir: str | Path, every: int = 100) -> None:
+        checks.path("log_dir", log_dir)
         checks.positive_int("every", every)
         self.every = every
         try:
