@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from bism_jax.precision import is_floating_dtype
+from bism_jax.precision import as_working, is_floating_dtype
 
 # What is raised for a reason other than the arguments.
 NOT_OF_ARGUMENTS = (FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
@@ -78,7 +78,7 @@ def finite_rows(name: str, array: Array | np.ndarray) -> None:
     """Raises ValueError where a known value is NaN or infinite."""
     if not is_known(array) or not is_floating_dtype(array.dtype):
         return
-    finite = np.isfinite(np.asarray(array, np.float64)).reshape(len(array), -1).all(axis=1)
+    finite = is_finite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
         raise ValueError(
             f"{name}: {(~finite).sum()} rows hold NaN or infinite values, the first of them row "
@@ -93,6 +93,11 @@ def same_row_shapes(name: str, x: Any, other_name: str, other: Any) -> None:
             f"{name} has shape {x.shape} and {other_name} has shape {other.shape}, but their rows "
             "must be of one shape."
         )
+
+
+def is_finite(array: Any) -> np.ndarray:
+    """Which entries of known floating numbers are finite, of any dtype and without a compiled cast."""
+    return np.isfinite(as_working(np.asarray(array)))
 
 
 def is_known(array: Any) -> bool:

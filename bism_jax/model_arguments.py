@@ -12,8 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from bism_jax import checks
-from bism_jax.array_checks import NOT_OF_ARGUMENTS, is_known, is_told, shapes_of, shown
+from bism_jax.array_checks import NOT_OF_ARGUMENTS, is_finite, is_known, is_told, shapes_of, shown
 from bism_jax.models import Model, as_model
 from bism_jax.precision import is_floating_dtype
 from bism_jax.typing import Params
@@ -90,26 +89,25 @@ def check_parameters(name: str, params: PyTree, argument: str, fn: Any) -> None:
             f"{name} must be the parameters of {argument}={model.name}, such as fit(...).{name}, not "
             f"{shown(params)}."
         )
-    check_leaves(name, params)
-    if params:
-        checks.parameters(name, params)
+    check_leaves(name, params, only_floating=True)
     if isinstance(fn, nnx.Module):
         _check_shapes(name, params, f"{argument}={model.name}", model.init(None))
 
 
-def check_leaves(name: str, params: PyTree) -> None:
-    """Raises TypeError unless all leaves are arrays or numbers, ValueError where they are not finite."""
+def check_leaves(name: str, params: PyTree, *, only_floating: bool = False) -> None:
+    """Raises TypeError unless all leaves are arrays or numbers, ValueError where they are not finite.
+
+    A module's are floating; a function may take any.
+    """
     _refuse_containers(name, params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         where = name + jax.tree_util.keystr(path)
         if not isinstance(leaf, (jax.Array, np.ndarray, np.generic, int, float, complex)):
             raise TypeError(f"{where} is {shown(leaf)}; parameters are arrays.")
         dtype = np.asarray(leaf).dtype if isinstance(leaf, (int, float, complex)) else leaf.dtype
-        if (
-            is_known(leaf)
-            and is_floating_dtype(dtype)
-            and not np.isfinite(np.asarray(leaf, np.float64)).all()
-        ):
+        if only_floating and not is_floating_dtype(dtype):
+            raise ValueError(f"{where} has dtype {dtype}, but the parameters of a module are floating.")
+        if is_known(leaf) and is_floating_dtype(dtype) and not is_finite(leaf).all():
             raise ValueError(
                 f"{where} holds NaN or infinite values; take parameters from before it diverged."
             )

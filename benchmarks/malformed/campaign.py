@@ -147,7 +147,9 @@ def _classify_error(case: Case, error: Exception) -> tuple[str, str]:
     message = f"{type(error).__name__}: {error}"
     last = traceback.extract_tb(error.__traceback__)[-1]
     # What is wrong between a model and its rows can be told by either.
-    is_shared = any(case.call.kinds.get(name) in _SHARED for name in case.changes)
+    is_shared = case.what.startswith("special") or any(
+        case.call.kinds.get(name) in _SHARED for name in case.changes
+    )
     names = _parameters(case.call.target) if is_shared else list(case.changes)
     is_named = any(
         re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", str(error)) for name in names

@@ -48,6 +48,7 @@ def log_likelihood(
 def _log_likelihood(
     energy_fn: Any, theta: Params, v: Array, log_partition: Array | None
 ) -> Float[Array, " rows"]:
+    free_energy = require("log_likelihood", energy_fn, "free_energy")(theta, v)
     if log_partition is None:
         log_partition = require("log_likelihood", energy_fn, "log_partition")(theta)
-    return -require("log_likelihood", energy_fn, "free_energy")(theta, v) - log_partition
+    return -free_energy - log_partition

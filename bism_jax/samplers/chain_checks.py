@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from bism_jax.array_checks import as_numbers, call_on_rows, shown
+from bism_jax.array_checks import as_numbers, call_on_rows, is_finite, is_known, shown
 
 
 def function(name: str, value: Any, signature: str) -> None:
@@ -63,9 +63,9 @@ def states(name: str, x: PyTree) -> PyTree:
 def finite(name: str, x: PyTree) -> None:
     """Raises ValueError where a known value of x is NaN or infinite; what is traced is not known."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-        if isinstance(leaf, jax.core.Tracer):
+        if not is_known(leaf):
             continue
-        bad = ~np.isfinite(np.asarray(leaf, np.float64)).reshape(len(leaf), -1).all(axis=1)
+        bad = ~is_finite(leaf).reshape(len(leaf), -1).all(axis=1)
         if bad.any():
             where = name + jax.tree_util.keystr(path)
             raise ValueError(
