@@ -14,7 +14,7 @@ QUICK = settings(max_examples=40, deadline=None, derandomize=True, database=None
 CALLS = {
     (package.PACKAGE, name, argument): call
     for package, names in (
-        (evaluation, ("log_likelihood", "gradient_bias", "ood_scores", "energy_distance", "frechet_distance")),
+        (evaluation, ("log_likelihood", "gradient_bias", "ood_scores", "energy_distance")),
         (samplers, ("langevin", "sample_joint", "nuts")),
         (plotting, ("plot_density",)),
     )

@@ -113,9 +113,13 @@ def _of_curves() -> dict[str, Call]:
     }
     learning = {"curves": {"a": (steps, values**2, values)}, "ylabel": "nats", "ylim": (0.0, 1.0)}
     reference = {"reference": {"truth": 0.7}}
-    table = {"tables": {"ms": np.abs(values)}, "row_labels": ["a", "b"], "column_labels": [1, 2, 3, 4]}
+    table: dict[str, Any] = {
+        "tables": {"ms": np.abs(values)},
+        "row_labels": ["a", "b"],
+        "column_labels": [1, 2, 3, 4],
+    }
     table |= {"ylabel": "K", "xlabel": "N", "columns": 2, "log_colour": ("ms",)}
-    wrong = (
+    wrong: tuple[dict[str, Any], ...] = (
         {"reference": {"truth": "0.7"}},
         {"reference": {"truth": np.nan}},
         {"reference": {0: 0.7}},

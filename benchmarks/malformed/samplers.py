@@ -49,7 +49,12 @@ def calls() -> dict[str, Call]:
 
 def _of_states() -> dict[str, Call]:
     energies = tuple({"energy_fn": fn} for fn in (*_wrong_energies(), GRBM(2)))
-    states = ({"x": {"a": _ROWS, "b": _ROWS[:2]}}, {"x": {}}, {"x": (_ROWS, "b")}, {"x": np.float32(1)})
+    states: tuple[dict[str, Any], ...] = (
+        {"x": {"a": _ROWS, "b": _ROWS[:2]}},
+        {"x": {}},
+        {"x": (_ROWS, "b")},
+        {"x": np.float32(1)},
+    )
     start = {"energy_fn": quadratic, "rng_key": KEY, "x": _ROWS}
     kinds = {"energy_fn": "function", "rng_key": "key", "x": "states"}
     return {

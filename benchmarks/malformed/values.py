@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -29,13 +30,17 @@ class _TrainState(NamedTuple):
 
 def _same(**values: Any) -> list[Bad]:
     """Values that do not depend on the valid one."""
-    return [Bad(name, lambda valid, value=value: value) for name, value in values.items()]
+    return [Bad(name, functools.partial(_keep, value)) for name, value in values.items()]
+
+
+def _keep(value: Any, valid: Any) -> Any:
+    return value
 
 
 def _fit_result(params: Any) -> Any:
     from bism_jax import FitResult
 
-    rest = dict.fromkeys(FitResult._fields[2:])
+    rest: Any = dict.fromkeys(FitResult._fields[2:])
     return FitResult(params, params, **rest)
 
 
@@ -48,7 +53,7 @@ def _grown(params: Any) -> Any:
 
 def _spoilt(params: Any, value: float) -> Any:
     leaves, structure = jax.tree.flatten(params)
-    return structure.unflatten([*leaves[:-1], jnp.full_like(leaves[-1], value)])
+    return jax.tree.unflatten(structure, [*leaves[:-1], jnp.full_like(leaves[-1], value)])
 
 
 def _without_first(params: Any) -> Any:

@@ -215,7 +215,7 @@ class VaGES(PicklableMethod):
         posterior = losses.posterior_fn(phi, points)
         samples = jax.vmap(lambda latent: sample_latents(posterior, latent))(noise.latent)
         if self.refinement is not None:
-            energy_fn = jax.vmap(lambda h: losses.energy_fn(theta, points, h))
+            energy_fn = jax.vmap(lambda h: losses.energy_fn(theta, points, h).sum())
             h = langevin(
                 energy_fn, noise.refinement, samples.h, self.refinement.num_steps, self.refinement.step_size
             )

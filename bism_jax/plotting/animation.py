@@ -69,11 +69,11 @@ def save_animation(
 def _stack(frames: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
     if not isinstance(frames, Sequence) or isinstance(frames, str):
         return np.asarray(as_numbers("frames", frames, "[num_frames, height, width]"))
-    frames = [as_numbers("each of frames", frame, "[height, width]") for frame in frames]
-    shapes = {frame.shape for frame in frames}
+    arrays = [np.asarray(as_numbers("each of frames", frame, "[height, width]")) for frame in frames]
+    shapes = {array.shape for array in arrays}
     if len(shapes) != 1:
         raise ValueError(f"frames have the shapes {sorted(shapes)}; give at least one, all of one shape.")
-    return np.stack([np.asarray(frame) for frame in frames])
+    return np.stack(arrays)
 
 
 def _as_pictures(pixels: np.ndarray) -> list[Image]:

@@ -52,11 +52,11 @@ def gibbs(
             )
     checks.loop_count("num_steps", num_steps)
     check_leaves("theta", theta)
-    rng_key, v = checks.rng_key("rng_key", rng_key), as_numbers("v", v, "[chains, *visible]")
-    not_empty("v", v, "[chains, *visible]")
-    finite_rows("v", v)
-    v = jnp.asarray(v)
-    return _sweeps(guarded("sample_h", sample_h), guarded("sample_v", sample_v), theta, rng_key, v, num_steps)
+    rng_key, start = checks.rng_key("rng_key", rng_key), as_numbers("v", v, "[chains, *visible]")
+    not_empty("v", start, "[chains, *visible]")
+    finite_rows("v", start)
+    samplers = guarded("sample_h", sample_h), guarded("sample_v", sample_v)
+    return _sweeps(*samplers, theta, rng_key, jnp.asarray(start), num_steps)
 
 
 def _sweeps(
