@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import linecache
 import sys
 import traceback
@@ -10,11 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import bism_jax
-import experiments
-
-_ROOTS = (Path(bism_jax.__file__).parent, Path(experiments.__file__).parent.parent / "benchmarks")
-_ROOTS += (Path(experiments.__file__).parent,)
+# Found without being imported, as some command lines start before JAX may be.
+_SPECS = [importlib.util.find_spec(name) for name in ("bism_jax", "benchmarks", "experiments")]
+_ROOTS = [Path(spec.origin).parent for spec in _SPECS if spec is not None and spec.origin is not None]
 _REFUSALS = (ValueError, TypeError, OSError, ImportError)
 # Causes that are a mistake in the code rather than in what it was given.
 _BUGS = (TypeError, AttributeError, LookupError, NameError, AssertionError)

@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.malformed.allowed import but_for
 from benchmarks.malformed.campaign import Call
 from bism_jax import data
 
@@ -63,25 +64,25 @@ def calls() -> dict[str, Call]:
         "check_images": Call(data.check_images, {"name": "images", "images": IMAGES}, {"name": "text"}, bad),
         "data_directory": Call(data.data_directory, {"data_dir": _FOLDER}, {"data_dir": "path"}, _PATHS),
         "load_frey_face": Call(
-            data.load_frey_face,
+            but_for(data.load_frey_face, {"data_dir": _FOLDER, "flatten": True}),
             {"data_dir": _FOLDER, "flatten": True},
             {"data_dir": "path", "flatten": "flag"},
             _PATHS,
         ),
         "load_images": Call(
-            data.load_images,
+            but_for(data.load_images, {"name": "mnist", "data_dir": _FOLDER}),
             {"name": "mnist", "data_dir": _FOLDER},
             {"name": "choice", "data_dir": "path"},
             (*_PATHS, {"name": "MNIST"}),
         ),
         "load_image_split": Call(
-            data.load_image_split,
+            but_for(data.load_image_split, {"name": "mnist", "split": "train", "data_dir": _FOLDER}),
             {"name": "mnist", "split": "train", "data_dir": _FOLDER},
             {"name": "choice", "split": "choice", "data_dir": "path"},
             (*_PATHS, {"split": "valid"}),
         ),
         "load_image_folder": Call(
-            data.load_image_folder,
+            but_for(data.load_image_folder, {"path": _FOLDER, "size": 8, "crop": 8, "channels": 3}),
             {"path": _FOLDER, "size": 8, "crop": 8, "channels": 3},
             {"path": "path", "size": "batch_size", "crop": "count", "channels": "choice"},
             ({"path": "/no/such/folder"}, {"path": __file__}, {"channels": 2}, {"channels": True}),

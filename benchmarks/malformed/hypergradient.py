@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.malformed.allowed import of_kinds
 from benchmarks.malformed.campaign import Call
 from bism_jax import hypergradient
 from bism_jax.hypergradient import Implicit, LowerProblem, StopGradient, Truncated, Unrolled
@@ -24,7 +25,6 @@ _THETA = {
     "theta: NaN": _TRACED,
     "theta: infinite": _TRACED,
     "theta: integers": "they carry no derivative",
-    "theta: a state": "a tree of numbers",
     "phi: NaN": _TRACED,
     "phi: infinite": _TRACED,
 }
@@ -91,7 +91,7 @@ def calls() -> dict[str, Call]:
             {"num_steps": 2, "segment": 1, "mixed_mode": True, "trusted": ()},
             {"num_steps": "count_from_0", "mixed_mode": "flag"},
             ({"segment": 0}, {"segment": "cbrt"}, {"segment": 1.5}, {"trusted": [loss]}, {"trusted": ("f",)}),
-            _HUGE,
+            of_kinds({"num_steps": "count"}, _HUGE),
         ),
         "Truncated": Call(
             Truncated,
@@ -107,10 +107,14 @@ def calls() -> dict[str, Call]:
             {"num_steps": "count", "solver": "choice", "solver_steps": "count", "damping": "non_negative"}
             | {"step_size": "positive", "tolerance": "positive"},
             (),
-            _HUGE,
+            of_kinds({"num_steps": "count", "solver_steps": "count"}, _HUGE),
         ),
         "StopGradient": Call(
-            StopGradient, {"num_steps": 2}, {"num_steps": "count_from_0"}, ({"num_steps": -2},), _HUGE
+            StopGradient,
+            {"num_steps": 2},
+            {"num_steps": "count_from_0"},
+            ({"num_steps": -2},),
+            of_kinds({"num_steps": "count"}, _HUGE),
         ),
         "LowerProblem": Call(
             hypergradient.LowerProblem,

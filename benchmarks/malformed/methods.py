@@ -274,11 +274,7 @@ def _options() -> dict[str, Call]:
             {"step_size": 0.1, "latent_shape": (2,), "latent_steps": 5},
             {"step_size": "positive", "latent_shape": "counts", "latent_steps": "count"},
             ({"latent_shape": (0,)},),
-            {
-                **_counted("latent_steps"),
-                "latent_shape: none": "the free energy",
-                "latent_shape: empty": "a scalar",
-            },
+            _counted("latent_steps") | {"latent_shape: empty": "h is a number"},
         ),
         "UniformBinary": Call(
             methods.UniformBinary,

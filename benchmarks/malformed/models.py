@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.malformed.allowed import but_for
 from benchmarks.malformed.campaign import Call
 from bism_jax import models
 from bism_jax.models import GRBM, CifarResNet, ImageClassifier, InceptionV3
@@ -186,10 +187,11 @@ def _files() -> dict[str, Call]:
     np.savez(other, weights=np.ones(3))
     np.savez(nan, weights=np.full(3, np.nan))
     cut.write_bytes(other.read_bytes()[:60])
-    paths = tuple({"path": path} for path in (folder / "absent.npz", text, cut, other, nan, folder))
+    paths = tuple({"path": path} for path in (folder / "absent.npz", text, cut, other, nan))
+    loaders = {"load_cifar_resnet": models.load_cifar_resnet, "load_inception_v3": models.load_inception_v3}
+    valid = {"path": folder}
     return {
-        "load_cifar_resnet": Call(models.load_cifar_resnet, {"path": other}, {"path": "path"}, paths),
-        "load_inception_v3": Call(models.load_inception_v3, {"path": other}, {"path": "path"}, paths),
+        name: Call(but_for(loader, valid), valid, {"path": "path"}, paths) for name, loader in loaders.items()
     }
 
 

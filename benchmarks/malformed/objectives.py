@@ -11,8 +11,7 @@ import numpyro.distributions as dist
 
 from benchmarks.malformed.campaign import Call
 from bism_jax import objectives
-from bism_jax.objectives import DSM, KL, KSD, MDSM, SM, SSM, Fisher, LatentSample
-from bism_jax.objectives.objective import PointwiseObjective
+from bism_jax.objectives import DSM, KL, KSD, MDSM, SM, SSM, Fisher, LatentSample, PointwiseObjective
 
 PACKAGE = "bism_jax.objectives"
 EXEMPT = {

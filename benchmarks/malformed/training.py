@@ -37,14 +37,11 @@ def count(fn: Any, argument: Any, while_turns: Any) -> float:
     return training.count_flops(fn, argument, while_turns=while_turns)
 
 
-def traced_fit(data: Any, rng_key: Any = 0, around: Any = jax.jit) -> Any:
-    """`fit` where it cannot be."""
-
-    def loss(data: Any) -> Any:
-        options: Any = {"method": ScoreMatching(optimizer=_SGD), "num_steps": 1, "batch_size": 4}
-        return bism_jax.fit(GRBM(2), None, data, rng_key=rng_key, **options).history["loss"].sum()
-
-    return around(loss)(data)
+def traced_fit(data: Any) -> Any:
+    """`fit` on the rows of `(transformation, rows)`, within the transformation."""
+    transform, rows = data
+    options: Any = {"method": ScoreMatching(optimizer=_SGD), "num_steps": 1, "batch_size": 4}
+    return transform(lambda rows: bism_jax.fit(GRBM(2), None, rows, **options).history["loss"].sum())(rows)
 
 
 def fit_by(optimizer: Any = _SGD, num_data: Any = None) -> Any:
@@ -78,9 +75,9 @@ def calls() -> dict[str, Call]:
         "fit": Call(fit_by, {"optimizer": _SGD}, {}, refused),
         "fit inside a transformation": Call(
             traced_fit,
-            {"data": jnp.asarray(V), "around": jax.jit},
+            {"data": (lambda fn: fn, jnp.asarray(V))},
             {},
-            ({"around": jax.jit}, {"around": jax.grad}, {"around": jax.vmap}),
+            tuple({"data": (around, jnp.asarray(V))} for around in (jax.jit, jax.grad, jax.vmap)),
         ),
         "Evaluate": Call(
             training.Evaluate,

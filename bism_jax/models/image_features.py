@@ -85,11 +85,6 @@ def check_shape(
         raise ValueError(
             f"{network} takes images of shape [batch, height, width, channels], not {images.shape}."
         )
-    if images.shape[1] in _COLOURS and images.shape[3] not in _COLOURS and images.shape[2] not in _COLOURS:
-        raise ValueError(
-            f"{network} takes images of shape [batch, height, width, channels], but {images.shape} has the "
-            "channels before the pixels; move them to the end: images.transpose(0, 2, 3, 1)."
-        )
     if not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(
             f"{network} takes floating images in [0, 1], not {images.dtype}; divide bytes by 255."
@@ -98,6 +93,11 @@ def check_shape(
         raise ValueError(
             f"{network} takes images with {channels} channels on the last axis, but their shape is "
             f"{images.shape}; repeat the channel of grey images, or move the axis of colours to the end."
+        )
+    if images.shape[1] in _COLOURS and images.shape[3] not in _COLOURS and images.shape[2] not in _COLOURS:
+        raise ValueError(
+            f"{network} takes images of shape [batch, height, width, channels], but {images.shape} has the "
+            "channels before the pixels; move them to the end: images.transpose(0, 2, 3, 1)."
         )
     if size is not None and images.shape[1:3] != size:
         raise ValueError(

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import check_draw, check_noise, check_score, expand_like, sum_events
+from bism_jax.objectives.objective import (
+    check_draw,
+    check_noise,
+    check_score,
+    expand_like,
+    score_at,
+    sum_events,
+)
 from bism_jax.typing import ScoreFn
 
 
@@ -52,8 +59,7 @@ class DSM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
         """1/2 |s(v~) + eps / sigma|^2, `[B]`."""
-        checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        return self.pointwise_loss(checks.called("score_fn", score_fn, self.perturb(v, noise)), v, noise)
+        return self.pointwise_loss(score_at(score_fn, self.perturb(v, noise)), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: Array) -> Float[Array, " batch"]:
         """The loss of the score's values at v~."""
@@ -133,8 +139,7 @@ class MDSM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """1/2 |s(v~_i) / sigma_i + eps_i / sigma_0^2|^2, `[B]`."""
-        checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        return self.pointwise_loss(checks.called("score_fn", score_fn, self.perturb(v, noise)), v, noise)
+        return self.pointwise_loss(score_at(score_fn, self.perturb(v, noise)), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """The loss of the score's values at v~."""

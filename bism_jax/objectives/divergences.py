@@ -104,6 +104,11 @@ def _log_ratio(
     energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, sample: LatentSample
 ) -> Float[Array, " batch"]:
     """-E(v, h) - log q(h | v); raises ValueError unless both have one number a row."""
+    if sample.h.shape[:1] != v.shape[:1]:
+        raise ValueError(
+            f"posterior draws h of shape {sample.h.shape}, but v has shape {v.shape}: one h a row is needed. "
+            "Pass posterior_fn(phi, v) of the same v."
+        )
     energies = checks.called("energy_fn(theta, v, h)", energy_fn, theta, v, sample.h)
     log_probs = latent_log_prob(posterior, sample)
     checks.same_shape("energy_fn(theta, v, h)", energies, "one energy a row of v", v.shape[:1])

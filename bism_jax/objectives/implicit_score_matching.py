@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import check_draw, check_noise, check_score, sum_events
+from bism_jax.objectives.objective import check_draw, check_noise, score_at, sum_events
 from bism_jax.typing import ScoreFn
 
 
@@ -69,12 +69,9 @@ class SSM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
         """1/2 |s(v)|^2 + u^T grad_v (u^T s(v)), `[B]`."""
-        checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
         checks.array("v", v, "[batch, *visible]")
         checks.same_shape("noise", noise, "v", v.shape)
-        score_of = functools.partial(checks.called, "score_fn", score_fn)
-        score, jacobian_vector = jax.jvp(score_of, (v,), (noise,))
-        check_score(score, v)
+        score, jacobian_vector = jax.jvp(functools.partial(score_at, score_fn), (v,), (noise,))
         return sum_events(0.5 * score**2 + noise * jacobian_vector)
 
     def lower_weight(self, noise: Array) -> float:
@@ -112,10 +109,7 @@ class SM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """1/2 |s(v)|^2 + tr grad_v s(v), `[B]`."""
-        checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        checks.array("v", v, "[batch, *visible]")
-        score = checks.called("score_fn", score_fn, v)
-        check_score(score, v)
+        score = score_at(score_fn, v)
         size = v[0].size
         basis = jnp.eye(size, dtype=v.dtype).reshape(size, *v.shape[1:])
 

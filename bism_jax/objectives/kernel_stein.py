@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import check_score, sum_events
+from bism_jax.objectives.objective import check_score, score_at, sum_events
 from bism_jax.typing import ScoreFn
 
 
@@ -46,9 +46,7 @@ class KSD:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The discrepancy of each row's pair, `[B]`."""
-        checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
-        checks.array("v", v, "[batch, *visible]")
-        return self.pointwise_loss(checks.called("score_fn", score_fn, v), v, noise)
+        return self.pointwise_loss(score_at(score_fn, v), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The loss of the score's values at v."""

@@ -70,6 +70,20 @@ def check_noise(noise: Any, v: Array) -> None:
         raise ValueError(f"noise has {shown}, but v has {v.shape}; pass what draw_noise(rng_key, v) returns.")
 
 
+def score_at(score_fn: ScoreFn, points: Array) -> Array:
+    """The score at some points.
+
+    Raises:
+        TypeError: for what is no function, or points that are no array.
+        ValueError: where it cannot be evaluated there, or returns another shape.
+    """
+    checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
+    checks.array("v", points, "[batch, *visible]")
+    score = checks.called("score_fn", score_fn, points)
+    checks.same_shape("score_fn(v)", score, "v", points.shape)
+    return score
+
+
 def check_score(score: Any, v: Array) -> None:
     """Raises ValueError unless a score is of the shape of v."""
     checks.array("v", v, "[batch, *visible]")
