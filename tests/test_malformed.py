@@ -1,37 +1,45 @@
 """Malformed calls of every public function are refused at once, by an error that names an argument."""
 
+import functools
 import importlib
 import inspect
+import pkgutil
 
 import pytest
 
+import bism_jax
 from benchmarks.malformed import __main__ as program
 from benchmarks.malformed import campaign
 
 MODULES = campaign.list_modules()
-ALL = {case.label: case for module in MODULES for case in campaign.cases(module)}
-SAMPLE = sorted(ALL)[::10]
+each_module = pytest.mark.parametrize("module", MODULES, ids=lambda module: module.PACKAGE)
 
 
-def refused(label):
-    found = campaign.run(ALL[label])
-    return None if found.kind not in campaign.FAULTS else f"{found.kind}: {label}: {found.detail}"
+@functools.cache
+def cases(module):
+    return list(campaign.cases(module))
 
 
-def test_a_tenth_is_refused_or_allowed_for_a_reason():
-    faults = [fault for label in SAMPLE if (fault := refused(label))]
-    assert not faults, "\n".join(faults)
+def faults(found):
+    outcomes = [campaign.run(case) for case in found]
+    return "\n".join(
+        f"{one.kind}: {one.label}: {one.detail}" for one in outcomes if one.kind in campaign.FAULTS
+    )
+
+
+@each_module
+def test_a_tenth_is_refused_or_allowed_for_a_reason(module):
+    assert faults(cases(module)[::10]) == ""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.PACKAGE)
+@each_module
 def test_all_are(module):
-    faults = [fault for case in campaign.cases(module) if (fault := refused(case.label))]
-    assert not faults, "\n".join(faults)
+    assert faults(cases(module)) == ""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.PACKAGE)
+@each_module
 def test_the_calls_that_they_are_made_of_are_valid(module):
     for call in module.calls().values():
         if call.before is not None:
@@ -39,21 +47,34 @@ def test_the_calls_that_they_are_made_of_are_valid(module):
         call.target(**call.arguments)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.PACKAGE)
+@each_module
 def test_every_public_name_is_called(module):
-    package, called = importlib.import_module(module.PACKAGE), module.calls()
-    listed = {name.partition(" ")[0].partition(".")[0] for name in called}
+    package = importlib.import_module(module.PACKAGE)
+    listed = {case.name.partition(" ")[0].partition(".")[0] for case in cases(module)}
     public = {name for name in package.__all__ if callable(getattr(package, name))}
     assert public - listed - set(module.EXEMPT) == set()
     assert set(module.EXEMPT) <= set(package.__all__)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.PACKAGE)
+@each_module
 def test_every_argument_has_a_kind_and_every_reason_a_case(module):
-    for name, call in module.calls().items():
+    whats = {}
+    for case in cases(module):
+        whats.setdefault(case.name, set()).add(case.what)
+    calls = {case.name: case.call for case in cases(module)}
+    stale = {name: set(call.allowed) - whats[name] for name, call in calls.items()}
+    assert {name: reasons for name, reasons in stale.items() if reasons} == {}
+    for call in calls.values():
         assert set(call.kinds) <= set(inspect.signature(call.target).parameters)
-        whats = {case.what for case in campaign.cases(module) if case.name == name}
-        assert set(call.allowed) <= whats, name
+
+
+def test_every_package_has_a_list():
+    packages = {
+        f"bism_jax.{found.name}"
+        for found in pkgutil.iter_modules(bism_jax.__path__)
+        if hasattr(importlib.import_module(f"bism_jax.{found.name}"), "__all__")
+    }
+    assert packages - {module.PACKAGE for module in MODULES} == set()
 
 
 # The campaign itself, on functions whose answers are known.
