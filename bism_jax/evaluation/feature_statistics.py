@@ -158,7 +158,7 @@ def check_comparable(x: FeatureStatistics, y: FeatureStatistics, names: tuple[st
     """Raises ValueError unless both are statistics of the same features."""
     if x.features != y.features:
         raise ValueError(
-            f"{names[0]} and {names[1]}, of the features {x.features!r} and {y.features!r}, cannot be "
+            f"{names[0]} and {names[1]} of the features {x.features!r} and {y.features!r} cannot be "
             "compared; take both from one feature function by feature_statistics."
         )
     if x.mean.shape != y.mean.shape:
