@@ -114,6 +114,8 @@ def arrays(name: str, tree: PyTree) -> PyTree:
 
     def convert(path: Any, leaf: Any) -> Array:
         try:
+            if isinstance(leaf, (str, bytes)):  # NumPy may take it for the name of a dtype
+                raise TypeError("a text")
             return jnp.asarray(leaf)
         except (TypeError, ValueError, OverflowError) as error:
             where = name + jax.tree_util.keystr(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,14 +25,21 @@ EXEMPT = {
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).uniform(size=(4, 8, 8, 3)).astype(np.float32)
 POINTS = np.random.default_rng(0).uniform(size=(5, 2)).astype(np.float32)
-_FOLDER = Path(tempfile.gettempdir())
+_FOLDER = Path(tempfile.mkdtemp())
 _PATHS = ({"data_dir": "/no/such/folder"}, {"data_dir": __file__})
 
 
 def calls() -> dict[str, Call]:
     """One valid call for each public name."""
     grey, bytes_ = IMAGES[..., 0], (255 * IMAGES).astype(np.uint8)
-    images = (grey, bytes_, 255 * IMAGES, 2 * IMAGES - 1, IMAGES.transpose(0, 3, 1, 2), IMAGES[..., :2])
+    images: tuple[Any, ...] = (
+        grey,
+        bytes_,
+        255 * IMAGES,
+        2 * IMAGES - 1,
+        IMAGES.transpose(0, 3, 1, 2),
+        IMAGES[..., :2],
+    )
     images += (IMAGES[:0], IMAGES * np.nan, IMAGES.astype(str), IMAGES.tolist(), None, "x", IMAGES[0])
     images += (data.LabelledImages(IMAGES, None), 3)
     bad = tuple({"images": one} for one in images)

@@ -54,7 +54,7 @@ def _with(optimizer: optax.GradientTransformation) -> dict[str, Any]:
 
 def calls() -> dict[str, Call]:
     """One valid call for each public name."""
-    solve = {"problem": LowerProblem(loss, _SGD), "phi": _PHI, "theta": _PHI}
+    solve: dict[str, Any] = {"problem": LowerProblem(loss, _SGD), "phi": _PHI, "theta": _PHI}
     solve |= {"inputs": jnp.ones((2, 3)), "opt_state": None}
     kinds = {"problem": "instance", "phi": "phi", "theta": "theta", "opt_state": "instance"}
     inputs = tuple(
@@ -69,7 +69,7 @@ def calls() -> dict[str, Call]:
         _with(optax.chain(_SGD, optax.scale_by_backtracking_linesearch(3))),
         {"problem": LowerProblem(loss, _SGD, axis_name="devices")},
     )
-    strategies = {
+    strategies: dict[str, Any] = {
         "Unrolled.solve": Unrolled(2),
         "Truncated.solve": Truncated(2, 1),
         "Implicit.solve": Implicit(2),
@@ -77,7 +77,7 @@ def calls() -> dict[str, Call]:
     }
     solved = {
         name: Call(
-            strategy.solve,  # type: ignore[attr-defined]
+            strategy.solve,
             solve,
             kinds,
             (*inputs, *losses, *_STATES, *asking, {"phi": _PHI, "theta": _OTHER}),

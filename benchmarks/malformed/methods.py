@@ -33,11 +33,11 @@ EXEMPT = {
     "Gibbs": "takes no arguments",
 }
 KEY = jax.random.key(0)
-V = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+V: Any = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
 ENERGY, POSTERIOR = GRBM(2), BernoulliPosterior(2)
 _SGD = optax.sgd(0.1)
 _PAIR = Optimizers(_SGD, _SGD)
-_QUICK = {"optimizers": _PAIR}
+_QUICK: dict[str, Any] = {"optimizers": _PAIR}
 _ASKING = {
     "lbfgs": optax.lbfgs(),
     "polyak": optax.polyak_sgd(),
@@ -80,13 +80,22 @@ def _starts() -> dict[str, Call]:
     result = FitResult(theta, phi, {}, None, [])
     other = MLPEnergy((3,)).init(KEY, V, np.zeros((8, 2), np.float32))
     wide = GRBM(3).init(KEY, V, np.zeros((8, 3), np.float32))
-    params = (result, (phi, theta), (result, phi), (theta, result), (other, phi), (wide, phi), (theta, theta))
-    params += ((theta,), [theta, phi], {"theta": theta}, (theta, None), (None, phi), "theta", 3)
+    params: tuple[Any, ...] = (
+        result,
+        (phi, theta),
+        (result, phi),
+        (theta, result),
+        (other, phi),
+        (wide, phi),
+        (theta, theta),
+    )
+    params += ((theta,), [theta, phi], {"theta": theta})
+    params += ((theta, None), (None, phi), "theta", 3)
     spoilt = jax.tree.map(lambda leaf: leaf * np.nan, theta)
     integers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, int), theta)
     params += ((spoilt, phi), (integers, phi), ({}, phi), ({"w": "a"}, phi))
     given = tuple({"init_params": pair} for pair in params)
-    valid = {"energy_fn": ENERGY, "posterior_fn": POSTERIOR, "init_params": None}
+    valid: dict[str, Any] = {"energy_fn": ENERGY, "posterior_fn": POSTERIOR, "init_params": None}
     valid |= {"rng_key": KEY, "batch": V}
     kinds = {"energy_fn": "model", "rng_key": "key", "batch": "rows"}
     kinds |= {"posterior_fn": "model"}
@@ -101,14 +110,14 @@ def _starts() -> dict[str, Call]:
     flat = {"energy_fn": "model", "rng_key": "key", "batch": "rows"}
     alone_given = tuple({"init_params": pair} for pair in (result, (phi, None), (result, None), (theta,), 3))
     needless = {"posterior_fn": POSTERIOR}
-    single = {
+    single: dict[str, Any] = {
         "ScoreMatching.init": methods.ScoreMatching(DSM(0.1), _SGD),
         "NCE.init": methods.NCE(optimizer=_SGD),
         "ContrastiveDivergence.init": methods.ContrastiveDivergence(optimizer=_SGD),
         "PersistentContrastiveDivergence.init": methods.PersistentContrastiveDivergence(optimizer=_SGD),
         "PersistentVI.init": methods.PersistentVI(8, optimizer=_SGD),
     }
-    latent = {
+    latent: dict[str, Any] = {
         "VaGES.init": methods.VaGES(DSM(0.1), lower_steps=1, **_QUICK),
         "VNCE.init": methods.VNCE(lower_steps=1, **_QUICK),
         "BiDVL.init": methods.BiDVL(MLPDecoder((2,), (2,)), **_QUICK),
@@ -137,7 +146,7 @@ def _starts() -> dict[str, Call]:
 
 
 def _steps() -> dict[str, Call]:
-    bound = {
+    bound: dict[str, tuple[Any, Any]] = {
         "BiSM": (methods.BiSM(DSM(0.1), hypergradient=Unrolled(1), **_QUICK), POSTERIOR),
         "ScoreMatching": (methods.ScoreMatching(DSM(0.1), _SGD), None),
         "VaGES": (methods.VaGES(DSM(0.1), lower_steps=1, **_QUICK), POSTERIOR),
@@ -150,7 +159,7 @@ def _steps() -> dict[str, Call]:
     adam = methods.BiSM(DSM(0.1), optimizers=Optimizers(paper_adam(), paper_adam())).bind(ENERGY, POSTERIOR)
     adam_state = adam.init(KEY, V)
     theta, phi = _theta_phi()
-    found = {}
+    found: dict[str, Call] = {}
     for name, (method, q) in bound.items():
         state = states[name]
         others = [other for key, other in states.items() if type(other) is not type(state)]
@@ -176,7 +185,7 @@ def _counted(*names: str) -> dict[str, str]:
 
 def _options() -> dict[str, Call]:
     objective = {"objective": DSM(0.1)}
-    wrong = (
+    wrong: tuple[dict[str, Any], ...] = (
         {"objective": KL()},
         {"divergence": DSM(0.1)},
         {"optimizers": (_SGD, _SGD)},

@@ -150,9 +150,15 @@ def _features() -> dict[str, Call]:
     made = models.image_features("a classifier", classifier, params)
     residual = models.image_features("a residual network", resnet, jax.jit(resnet.init)(KEY, IMAGES))
     inception = InceptionV3()
-    images = (255 * IMAGES, (255 * IMAGES).astype(np.uint8), 2 * IMAGES - 1, IMAGES * np.nan, IMAGES[:0])
-    images += (IMAGES.transpose(0, 3, 1, 2), IMAGES[0], IMAGES[..., 0], IMAGES[..., :1], None, "x", 3.0)
-    images += (IMAGES > 0.5, IMAGES.tolist(), IMAGES.astype(str))
+    images: tuple[Any, ...] = (
+        255 * IMAGES,
+        (255 * IMAGES).astype(np.uint8),
+        2 * IMAGES - 1,
+        IMAGES * np.nan,
+        IMAGES[:0],
+    )
+    images += (IMAGES.transpose(0, 3, 1, 2), IMAGES[0], IMAGES[..., 0], IMAGES[..., :1], None)
+    images += ("x", 3.0, IMAGES > 0.5, IMAGES.tolist(), IMAGES.astype(str))
     bad = tuple({"images": one} for one in images)
 
     def through_resnet(images: Any) -> Any:
@@ -164,7 +170,11 @@ def _features() -> dict[str, Call]:
     # Of what is traced no values are known.
     wrong_shapes = tuple({"images": images[index]} for index in (1, 4, 5, 6, 7, 8))
     small = ({"images": IMAGES[:, :16]},)
-    wrong_params = ({"params": {"a": "b"}}, {"params": {"a": jnp.ones(2, int)}}, {"params": None})
+    wrong_params: tuple[dict[str, Any], ...] = (
+        {"params": {"a": "b"}},
+        {"params": {"a": jnp.ones(2, int)}},
+        {"params": None},
+    )
     wrong_params += ({"params": {"a": jnp.ones(2) * jnp.nan}}, {"params": 3}, {"params": (params, params)})
     return {
         "ImageFeatures": Call(made.__call__, {"images": IMAGES}, {}, bad),

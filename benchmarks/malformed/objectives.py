@@ -47,18 +47,18 @@ def posterior(phi: Any, v: Any) -> Any:
 
 def _noises(objective: Any) -> tuple[dict[str, Any], ...]:
     noise = objective.draw_noise(KEY, V)
-    bad = [None, "x", V[:1], V[0], V[:, :1], jnp.ones(())]
+    bad: list[Any] = [None, "x", V[:1], V[0], V[:, :1], jnp.ones(())]
     if isinstance(objective, MDSM):
         bad += [V, noise._replace(std=noise.std[:1]), noise._replace(eps=V[:1]), (noise.std, noise.eps)]
     return tuple({"noise": other} for other in bad)
 
 
 def _draws() -> dict[str, Call]:
-    named = {"DSM": DSM(0.1), "MDSM": MDSM(), "SSM": SSM()}
+    named: dict[str, Any] = {"DSM": DSM(0.1), "MDSM": MDSM(), "SSM": SSM()}
     shapes = tuple({"sample_shape": shape} for shape in _SHAPES[1:])
     return {
         f"{name}.draw_noise": Call(
-            objective.draw_noise,  # type: ignore[attr-defined]
+            objective.draw_noise,
             {"rng_key": KEY, "v": V, "sample_shape": (2,)},
             {"rng_key": "key", "v": "rows"},
             shapes,
@@ -78,13 +78,14 @@ def _losses() -> dict[str, Call]:
         {"score_fn": fn} for fn in (lambda v: v[:1], lambda v: v.sum(-1), lambda v: 0.0, lambda v: None)
     )
     found = {}
-    for name, objective in {"DSM": DSM(0.1), "MDSM": MDSM(), "SSM": SSM(), "SM": SM(), "KSD": KSD()}.items():
+    named: dict[str, Any] = {"DSM": DSM(0.1), "MDSM": MDSM(), "SSM": SSM(), "SM": SM(), "KSD": KSD()}
+    for name, objective in named.items():
         noises = _noises(objective) if name in ("DSM", "MDSM", "SSM") else ()
         rows = _NAN | (
             {} if noises else dict.fromkeys(("v: one axis less", "v: one axis more"), "any shape has a score")
         )
         rows |= {} if noises else {"v: one column more": "any shape has a score"}
-        arguments = {"v": V, "noise": objective.draw_noise(KEY, V)}
+        arguments: dict[str, Any] = {"v": V, "noise": objective.draw_noise(KEY, V)}
         found[f"{name}.loss"] = Call(
             objective.loss,
             {"score_fn": score, **arguments},
@@ -110,10 +111,16 @@ def _losses() -> dict[str, Call]:
 def _divergences() -> dict[str, Call]:
     q = posterior({"w": 0.5}, V)
     keys = objectives.draw_latent_noise(KEY, q, (3,))
-    arguments = {"energy_fn": energy, "theta": {"w": 1.0}, "posterior": q, "v": V, "noise": keys}
+    arguments: dict[str, Any] = {
+        "energy_fn": energy,
+        "theta": {"w": 1.0},
+        "posterior": q,
+        "v": V,
+        "noise": keys,
+    }
     kinds = {"energy_fn": "function", "posterior": "instance", "v": "rows"}
     energies = (lambda theta, v, h: 0.0, lambda theta, v, h: v, lambda theta, v, h: v.sum(-1)[:, None])
-    specials = tuple({"energy_fn": fn} for fn in energies)
+    specials: tuple[dict[str, Any], ...] = tuple({"energy_fn": fn} for fn in energies)
     specials += tuple({"noise": bad} for bad in (None, (), keys[:0], keys[0]))
     specials += ({"posterior": dist.Normal(V, 1.0)}, {"posterior": posterior({"w": 0.5}, V[:3])})
     rows = {**_NAN, "v: one column more": "the energy takes any number of columns"}
@@ -126,7 +133,7 @@ def _divergences() -> dict[str, Call]:
 def _scores() -> dict[str, Call]:
     phi, theta = {"w": jnp.ones(2)}, {"w": 1.0}
     sample = LatentSample(V)
-    given = {"energy_fn": energy, "posterior_fn": posterior, "theta": theta, "phi": phi}
+    given: dict[str, Any] = {"energy_fn": energy, "posterior_fn": posterior, "theta": theta, "phi": phi}
     kinds = {"energy_fn": "function", "posterior_fn": "function"}
     later = {f"{name}: no_arguments": "it is called with v" for name in kinds}
 
@@ -136,7 +143,7 @@ def _scores() -> dict[str, Call]:
     def marginal(v: Any, free_energy_fn: Any) -> Any:
         return objectives.marginal_score(free_energy_fn, theta)(v)
 
-    free = {"free_energy_fn": lambda theta, v: (v**2).sum(-1), "theta": theta}
+    free: dict[str, Any] = {"free_energy_fn": lambda theta, v: (v**2).sum(-1), "theta": theta}
     sums = tuple({"free_energy_fn": fn} for fn in (lambda theta, v: v.sum(), lambda theta, v: v))
     return {
         "latent_score": Call(objectives.latent_score, {**given, "sample": sample}, kinds, (), later),

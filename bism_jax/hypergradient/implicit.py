@@ -185,7 +185,7 @@ class Implicit:
 
 def _check_cotangent(cotangent: PyTree, phi: PyTree) -> None:
     shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (cotangent, phi))
-    if jax.tree.structure(cotangent) != jax.tree.structure(phi) or shapes != expected:
+    if shapes != expected:
         raise ValueError(
             f"cotangent must be a tree like phi, of the shapes {expected}, not {shapes}; pass the derivative "
             "of the higher-level loss by phi."

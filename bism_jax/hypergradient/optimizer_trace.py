@@ -122,7 +122,8 @@ def check_state(name: str, optimizer: optax.GradientTransformation, state: PyTre
             expected = jax.eval_shape(optimizer.init, params)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
         return  # an init that looks at values, which tells nothing while traced
-    if jax.tree.structure(expected) != jax.tree.structure(state):
+    structures: list[Any] = [jax.tree.structure(expected), jax.tree.structure(state)]
+    if structures[0] != structures[1]:
         raise ValueError(
             f"{name} is a state of {names_of_states(state)}, but optimizer keeps one of "
             f"{names_of_states(expected)}; pass what its own init returns for these parameters."

@@ -112,10 +112,11 @@ def _shapes(tree: PyTree) -> tuple[Any, list[tuple[int, ...]]]:
 
 def _difference(found: PyTree, wanted: PyTree) -> str:
     """The first shape that differs, or the structures."""
-    if jax.tree.structure(found) == jax.tree.structure(wanted):
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (found, wanted)]
+    if structures[0] == structures[1]:
         leaves = zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(wanted), strict=True)
         for (path, leaf), other in leaves:
             if jax.numpy.shape(leaf) != other.shape:
                 where = jax.tree_util.keystr(path) or "it"
                 return f"{where} has shape {jax.numpy.shape(leaf)}, not {other.shape}"
-    return f"its structure is {jax.tree.structure(found)}, not {jax.tree.structure(wanted)}"
+    return f"its structure is {structures[0]}, not {structures[1]}"
