@@ -72,7 +72,8 @@ class FeatureStatistics:
             raise TypeError(f"other must be FeatureStatistics, not {shown(other)}.")
         if self.data != other.data:
             raise ValueError(
-                f"statistics of the data {self.data!r} cannot be merged with other, of {other.data!r}."
+                f"statistics of the data {self.data!r} and {other.data!r} are not of one data set, so other "
+                "cannot be merged."
             )
         check_comparable(self, other, ("self", "other"))
         num_rows, difference = self.num_rows + other.num_rows, other.mean - self.mean
