@@ -10,12 +10,16 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tyro
 
+from bism_jax import checks
 from experiments.checkerboard import Config, run
+from experiments.command_line import run_command
 from experiments.methods import MethodConfig
+from experiments.run_folder import make_folder
 
 VARIANTS = {
     "N = 5, K = 5 (paper)": MethodConfig(),
@@ -41,12 +45,28 @@ class Options:
     num_steps: int = 100_000
     output: Path = Path("runs/defaults.jsonl")
 
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_steps"):
+            checks.positive_int(name, getattr(self, name))
+
+
+def _finished(path: Path) -> list[dict[str, Any]]:
+    """The rows of earlier calls."""
+    if path.is_dir():
+        raise IsADirectoryError(f"--output {path} is a folder; name the file of results.")
+    lines = path.read_text().splitlines() if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise ValueError(
+            f"{path} holds a line that is cut off or edited ({error}); delete the line."
+        ) from error
+
 
 def main(options: Options) -> None:
     """Runs what is missing and prints the table."""
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    lines = options.output.read_text().splitlines() if options.output.exists() else []
-    results = {(row["variant"], row["seed"]): row for row in map(json.loads, lines)}
+    make_folder(options.output.parent)
+    results = {(row["variant"], row["seed"]): row for row in _finished(options.output)}
     for seed in range(options.num_seeds):
         for variant, method in VARIANTS.items():
             if (variant, seed) in results:
@@ -75,4 +95,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_command(lambda: main(tyro.cli(Options, description=__doc__)))

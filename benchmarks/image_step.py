@@ -21,11 +21,12 @@ import numpy as np
 import tyro
 
 from benchmarks.resident_memory import peak_mib
-from bism_jax import MDSM, BiSM, Fisher, Optimizers, StopGradient, Unrolled
+from bism_jax import MDSM, BiSM, Fisher, Optimizers, StopGradient, Unrolled, checks
 from bism_jax.methods import paper_adam
 from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
 from bism_jax.training import count_flops, release_freed_memory
 from bism_jax.typing import Algorithm
+from experiments.command_line import run_command
 
 NUM_STEPS = (0, 5)
 MATRIX_SIZE = 1024
@@ -50,6 +51,10 @@ class Options:
     steps: int = 3
     noise: Literal["fresh", "shared"] = "shared"
     quick: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("channels", "batch", "steps"):
+            checks.positive_int(name, getattr(self, name))
 
 
 class Measurement(NamedTuple):
@@ -151,4 +156,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_command(lambda: main(tyro.cli(Options, description=__doc__)))

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import optax
 import tyro
 
+from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, Strategy, Truncated, Unrolled
+from experiments.command_line import run_command
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Options:
     """
 
     num_steps: int = 64
+
+    def __post_init__(self) -> None:
+        checks.positive_int("num_steps", self.num_steps)
 
 
 def setting() -> tuple[Callable[..., Any], dict[str, jax.Array]]:
@@ -99,4 +104,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_command(lambda: main(tyro.cli(Options, description=__doc__)))

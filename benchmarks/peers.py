@@ -36,6 +36,9 @@ from benchmarks.resident_memory import peak_of
 from benchmarks.rivals.ours import BismJax
 from benchmarks.rivals.plain_jax import PlainJax
 from benchmarks.rivals.task import Contender, IterationNoise, Task, make_task
+from bism_jax import checks
+from experiments.command_line import run_command
+from experiments.run_folder import make_folder
 
 _REFERENCE = "PyTorch + higher"
 _LIBRARIES = ("torch", "higher", "torchopt")
@@ -75,6 +78,13 @@ class Options:
     )
     output: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("rounds", "channels", "batch", "threads"):
+            checks.positive_int(name, getattr(self, name))
+        checks.positive_int("num_steps", self.num_steps)
+        checks.non_negative_int("lower_steps", self.lower_steps)
+        checks.positive("seconds", self.seconds)
+
 
 class Result(NamedTuple):
     """Of one implementation.
@@ -93,6 +103,8 @@ class Result(NamedTuple):
 def main(options: Options) -> None:
     """Prints a Markdown table."""
     _check(options)
+    if options.output is not None:
+        make_folder(options.output)
     os.environ["PJRT_NPROC"] = str(options.threads)  # of the processes that are about to start
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if options.task == "image":
@@ -103,7 +115,6 @@ def main(options: Options) -> None:
     table = _table(options, results, device)
     print(table)
     if options.output is not None:
-        options.output.mkdir(parents=True, exist_ok=True)
         model = f"image-{options.channels}" if options.task == "image" else options.task
         (options.output / f"{model}-N{options.num_steps}.md").write_text(table + "\n")
         versions = {library: version(library) for library in ("jax", *_LIBRARIES)}
@@ -236,4 +247,4 @@ def _table(options: Options, results: dict[str, Result], device: str) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_command(lambda: main(tyro.cli(Options, description=__doc__)))

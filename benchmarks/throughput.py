@@ -18,7 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from bism_jax import checks
 from bism_jax.models import GRBM, BernoulliPosterior
+from experiments.command_line import run_command
 from experiments.comparison.contenders import Contender, checkerboard_contenders
 from experiments.methods import MethodConfig
 
@@ -47,6 +49,10 @@ class Options:
     model: Literal["checkerboard", "frey_face"] = "checkerboard"
     repeats: int = 7
     batch_size: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("repeats", "batch_size"):
+            checks.positive_int(name, getattr(self, name))
 
 
 def contenders(options: Options) -> dict[str, Contender]:
@@ -100,4 +106,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_command(lambda: main(tyro.cli(Options, description=__doc__)))

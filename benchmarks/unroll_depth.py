@@ -25,6 +25,9 @@ from tqdm import tqdm
 from benchmarks.depth import report
 from benchmarks.depth.measure import Bench, Measurement, describe_machine
 from benchmarks.depth.settings import SETTINGS, STRATEGIES
+from bism_jax import checks
+from experiments.command_line import run_command
+from experiments.run_folder import make_folder
 
 _QUICK_SECONDS = 0.1
 
@@ -52,6 +55,9 @@ class Options:
     quick: bool = False
     output: Path = Path("runs/unroll_depth")
 
+    def __post_init__(self) -> None:
+        checks.positive("seconds", self.seconds)
+
 
 def main(options: Options) -> None:
     """Measures, writes and prints."""
@@ -64,7 +70,7 @@ def main(options: Options) -> None:
             seconds=_QUICK_SECONDS,
         )
     _check(options)
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output)
     file = options.output / "measurements.csv"
     rows = report.read_csv(file) if file.exists() else []
     done = {(row.model, row.strategy, row.num_steps) for row in rows}
@@ -118,4 +124,4 @@ def _measure(strategy: str, num_steps: int) -> Measurement:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    run_command(lambda: main(tyro.cli(Options, description=__doc__)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -30,6 +32,14 @@ def positive_int(name: str, value: Any, alternative: str | None = None) -> None:
         raise ValueError(f"{name} must be an integer of at least 1, not {value!r}{hint}.")
 
 
+def loop_count(name: str, value: Any, at_least: int = 1) -> None:
+    """Raises ValueError unless `value` is an integer that a compiled loop can count to."""
+    if not _is_int(value) or value < at_least:
+        raise ValueError(f"{name} must be an integer of at least {at_least}, not {value!r}.")
+    if value >= 2**31:
+        raise ValueError(f"{name} must be below 2**31, which a compiled loop can count to, not {value!r}.")
+
+
 def positive(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is a finite number above 0."""
     if not _is_number(value) or not value > 0:
@@ -40,6 +50,16 @@ def non_negative(name: str, value: Any) -> None:
     """Raises ValueError unless `value` is a finite number of at least 0."""
     if not _is_number(value) or not value >= 0:
         raise ValueError(f"{name} must be a finite number of at least 0, not {value!r}.")
+
+
+def learning_rate(name: str, value: Any) -> None:
+    """Raises TypeError or ValueError unless `value` is a number of at least 0 or a schedule."""
+    if isinstance(value, (jax.Array, np.ndarray)) and value.shape == ():
+        return  # a number of a user's, which may be traced
+    if hasattr(value, "update") or isinstance(value, type) or not (_is_scalar(value) or callable(value)):
+        raise TypeError(f"{name} must be a number or an optax schedule, not {value!r}.")
+    if not callable(value):
+        non_negative(name, value)
 
 
 def boolean(name: str, value: Any) -> None:
@@ -56,9 +76,16 @@ def widths(name: str, value: Any) -> None:
         )
 
 
+def text(name: str, value: Any, example: str) -> None:
+    """Raises TypeError unless `value` is a string; `example` says which."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, {example}, not {value!r}.")
+
+
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is among `choices`."""
-    if value not in choices:
+    is_plain = isinstance(value, (str, int, np.integer, type(None))) and not isinstance(value, bool)
+    if not is_plain or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name}={value!r} is unknown; choose one of {listed}.")
 
@@ -77,6 +104,115 @@ def floating_tree(name: str, tree: PyTree) -> None:
                 f"{where} has dtype {leaf.dtype}, which cannot be optimised; {advice}, or pass it in theta "
                 "or inputs."
             )
+
+
+def arrays(name: str, tree: PyTree) -> PyTree:
+    """The leaves of `tree` as arrays.
+
+    Raises:
+        TypeError: for a leaf that is none, such as a string.
+    """
+
+    def convert(path: Any, leaf: Any) -> Array:
+        try:
+            if isinstance(leaf, (str, bytes)):  # NumPy may take it for the name of a dtype
+                raise TypeError("a text")
+            return jnp.asarray(leaf)
+        except (TypeError, ValueError, OverflowError) as error:
+            where = name + jax.tree_util.keystr(path)
+            raise TypeError(
+                f"{where} is a {type(leaf).__name__}, which is no array of numbers ({error}); pass arrays, "
+                "and what is none in a closure."
+            ) from error
+
+    return jax.tree_util.tree_map_with_path(convert, tree)
+
+
+def no_result(name: str, value: Any) -> None:
+    """Raises TypeError where a result of `fit` or a state of a method is given in the place of a part."""
+    fields = getattr(value, "_fields", ())
+    if "theta" in fields and ("history" in fields or "iteration" in fields):
+        part = name.rpartition(" ")[2] if name.endswith(("theta", "phi")) else "theta"
+        raise TypeError(f"{name} is a whole {type(value).__name__}; pass a part of it, such as its .{part}.")
+
+
+def function(name: str, value: Any, signature: str) -> None:
+    """Raises TypeError unless `value` can be called and is no class."""
+    if isinstance(value, type) or not callable(value):
+        raise TypeError(f"{name} must be a function {signature}, not {value!r}.")
+
+
+def called(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`; raises ValueError, naming the function and the shapes, where it cannot be evaluated."""
+    try:
+        return fn(*args)
+    except (TypeError, AttributeError, LookupError, ValueError) as error:
+        shapes = ", ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(args)) or "none"
+        raise ValueError(
+            f"{name} cannot be evaluated on arrays of shapes {shapes}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def array(name: str, value: Any, shape: str) -> None:
+    """Raises TypeError unless `value` is an array, ValueError unless it is floating and not empty.
+
+    Only what is known of a traced array is looked at, so values may be anything.
+    """
+    if not isinstance(value, (jax.Array, np.ndarray)) or isinstance(value, np.ma.MaskedArray):
+        masked = " a masked array, whose mask would be lost;" if isinstance(value, np.ma.MaskedArray) else ""
+        raise TypeError(
+            f"{name} is{masked or f' a {type(value).__name__};'} it must be an array of shape {shape}."
+        )
+    if not is_floating_dtype(value.dtype):
+        raise ValueError(
+            f"{name} has dtype {value.dtype}, but it must be floating; convert it, for instance "
+            f"{name}.astype(np.float32)."
+        )
+    if value.ndim == 0 or value.size == 0:
+        raise ValueError(f"{name} is empty or no batch: its shape is {value.shape}; it must be {shape}.")
+
+
+def shape(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is a tuple of integers of at least 0."""
+    if not isinstance(value, tuple) or not all(_is_int(size) and size >= 0 for size in value):
+        raise TypeError(f"{name} must be a tuple of integers of at least 0, such as (), not {value!r}.")
+
+
+def path(name: str, value: Any) -> Path:
+    """`value` as a path.
+
+    Raises:
+        TypeError: for what is no text and no path.
+        ValueError: for an empty text, which would be the current folder.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, not {value!r}.")
+    if value == "":
+        raise ValueError(f"{name} is empty; pass a path.")
+    return Path(value)
+
+
+def seed(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is an integer of 32 bits, the seed of a key."""
+    if not _is_int(value) or not -(2**31) <= value < 2**32:
+        raise ValueError(f"{name} must be an integer of 32 bits, not {value!r}.")
+
+
+def floating_dtype(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` names a floating dtype, or is None."""
+    try:
+        is_floating = value is None or is_floating_dtype(jnp.dtype(value))
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise TypeError(f"{name} must be a floating dtype such as jnp.bfloat16, or None, not {value!r}.")
+
+
+def same_shape(name: str, found: Any, like: str, expected: tuple[int, ...]) -> None:
+    """Raises ValueError unless `found` has the shape of what is called `like`."""
+    if getattr(found, "shape", None) != expected:
+        shown = f"shape {found.shape}" if hasattr(found, "shape") else f"a {type(found).__name__}"
+        raise ValueError(f"{name} has {shown}, but {like} has shape {expected}; they must be equal.")
 
 
 def leading_axis(name: str, tree: PyTree, length: int) -> None:
@@ -98,6 +234,10 @@ def scalar_loss(name: str, shape: Any) -> None:
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_scalar(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:

@@ -26,14 +26,15 @@ import optax
 import tyro
 
 import bism_jax
-from bism_jax import DSM, KL, plotting
+from bism_jax import DSM, KL, checks, plotting
 from bism_jax.evaluation import annealed_importance_sampling, gradient_bias, log_likelihood
 from bism_jax.models import GRBM, BernoulliPosterior
+from experiments.command_line import run_command
 from experiments.comparison.record import LearningCurve
 from experiments.comparison.setting import Setting, checkerboard_setting, frey_face_setting
 from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.methods import MethodConfig
-from experiments.run_folder import RunFolder
+from experiments.run_folder import RunFolder, read_json
 
 COUNTS = (0, 1, 2, 5, 10, 20)
 
@@ -57,6 +58,12 @@ class Config:
     seed: int = 0
     data_dir: Path | None = None
     output: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_draws"):
+            if getattr(self, name) is not None:
+                checks.positive_int(name, getattr(self, name))
+        checks.seed("seed", self.seed)
 
 
 class Ablation(NamedTuple):
@@ -214,18 +221,18 @@ def _cached(path: Path, make: Any) -> dict[str, Any]:
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(make(), indent=1) + "\n")
         os.replace(temporary, path)
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def write_report(folder: Path, ablation: Ablation) -> None:
     """Tables and figures of the settings that are finished."""
     paths = [folder / f"K-{k}-N-{n}.json" for k, n in ablation.pairs]
-    rows = [json.loads(path.read_text()) for path in paths if path.exists()]
+    rows = [read_json(path) for path in paths if path.exists()]
     with (folder / "training.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in rows)
-    bias = {name: np.array(v) for name, v in json.loads((folder / "gradient-bias.json").read_text()).items()}
+    bias = {name: np.array(v) for name, v in read_json(folder / "gradient-bias.json").items()}
     _write_bias(folder / "gradient_bias.csv", bias)
     titles = {
         "relative_norm": "|bias| / |exact gradient|",
@@ -268,6 +275,10 @@ def _draw(path: Path, tables: Mapping[str, np.ndarray], **options: Any) -> None:
 
 def main() -> None:
     """Entry point of `python -m experiments.ablation`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 

@@ -24,6 +24,7 @@ from bism_jax.data import checkerboard_splits
 from bism_jax.evaluation import log_likelihood, score_matching_objective
 from bism_jax.models import GRBM
 from bism_jax.training import Snapshot
+from experiments.command_line import run_command
 from experiments.grbm import GRBMConfig, sample, train
 from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.launch.distributed import initialize_from_environment
@@ -86,6 +87,10 @@ def _draw(path: Path, model: GRBM, result: bism_jax.FitResult, test: np.ndarray)
 
 def main() -> None:
     """Entry point of `python -m experiments.checkerboard`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     initialize_from_environment()
     run(tyro.cli(Config, description=__doc__))

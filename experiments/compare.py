@@ -17,6 +17,8 @@ if "frey_face" not in " ".join(sys.argv):  # as in experiments.checkerboard; rea
 
 import tyro
 
+from bism_jax import checks
+from experiments.command_line import run_command
 from experiments.comparison.record import run_contender
 from experiments.comparison.report import write_report
 from experiments.comparison.setting import Setting, checkerboard_setting, frey_face_setting
@@ -45,6 +47,11 @@ class Config:
     evaluate_every: int | None = None
     data_dir: Path | None = None
     output: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_seeds", "num_steps", "evaluate_every"):
+            if getattr(self, name) is not None:
+                checks.positive_int(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,10 @@ def _setting(config: Config) -> Setting:
 
 def main() -> None:
     """Entry point of `python -m experiments.compare`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 

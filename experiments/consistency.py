@@ -23,8 +23,9 @@ import tyro
 from jaxtyping import Array, Float, Key
 
 import bism_jax
-from bism_jax import SM, BiSM, Fisher, Optimizers, Unrolled, plotting
+from bism_jax import SM, BiSM, Fisher, Optimizers, Unrolled, checks, plotting
 from bism_jax.models import LinearGaussian, maximum_likelihood
+from experiments.command_line import run_command
 from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.run_folder import RunFolder, print_table
 
@@ -58,6 +59,19 @@ class Config:
     lower_learning_rate: float = 0.07
     seed: int = 0
     output: Path | None = None
+
+    def __post_init__(self) -> None:
+        checks.widths("sizes", self.sizes)
+        for name in ("num_seeds", "num_visible", "num_latent", "num_steps", "batch_size", "unrolled_steps"):
+            checks.positive_int(name, getattr(self, name))
+        if not self.sizes or self.num_latent >= self.num_visible:
+            raise ValueError(
+                f"sizes={self.sizes} must hold a size, and num_latent={self.num_latent} be below "
+                f"num_visible={self.num_visible}."
+            )
+        checks.positive("learning_rate", self.learning_rate)
+        checks.positive("lower_learning_rate", self.lower_learning_rate)
+        checks.seed("seed", self.seed)
 
 
 class Distances(NamedTuple):
@@ -263,6 +277,10 @@ def _draw(path: Path, rows: Sequence[Distances]) -> None:
 
 def main() -> None:
     """Entry point of `python -m experiments.consistency`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 

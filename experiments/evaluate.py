@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import tyro
 
-from bism_jax import plotting
+from bism_jax import checks, plotting
 from bism_jax.data import LabelledImages, data_directory, load_image_split
 from bism_jax.evaluation import (
     class_coverage,
@@ -28,6 +28,7 @@ from bism_jax.evaluation import (
     train_image_classifier,
 )
 from bism_jax.models import load_cifar_resnet, load_inception_v3
+from experiments.command_line import run_command
 from experiments.imaging.probes import out_of_distribution, probe_accuracies
 from experiments.imaging.trained import TrainedModel, read_trained
 from experiments.launch.compilation_cache import enable_compilation_cache
@@ -62,6 +63,11 @@ class Config:
     data_dir: Path | None = None
     output: Path | None = None
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "num_probe_images", "batch_size"):
+            checks.positive_int(name, getattr(self, name))
+        checks.seed("seed", self.seed)
 
 
 def run(config: Config) -> dict[str, float]:
@@ -154,6 +160,10 @@ def _draw_by_class(samples: np.ndarray, probabilities: np.ndarray, path: Path) -
 
 def main() -> None:
     """Entry point of `python -m experiments.evaluate`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 import bism_jax
+from bism_jax import checks
 from bism_jax.models import GRBM, BernoulliPosterior
 from bism_jax.samplers import gibbs
 from bism_jax.training import CSVLog, Evaluate, Snapshot
@@ -48,6 +49,14 @@ class GRBMConfig:
     parallel: Literal["jit", "pmap"] | None = None
     output: Path | None = None
     progress: bool = False
+
+    def __post_init__(self) -> None:
+        checks.non_negative_int("num_steps", self.num_steps)
+        for name in ("num_hidden", "batch_size", "evaluate_every", "checkpoint_every"):
+            checks.positive_int(name, getattr(self, name))
+        checks.fraction("ema_decay", self.ema_decay)
+        checks.seed("seed", self.seed)
+        self.method.make()
 
 
 def train(

@@ -23,6 +23,7 @@ import bism_jax
 from bism_jax import plotting
 from bism_jax.data import MirroredImages, load_image_split
 from bism_jax.training import CSVLog, Snapshot
+from experiments.command_line import run_command
 from experiments.imaging import pictures
 from experiments.imaging.config import MIRRORED, Data, ImageConfig, Preset, preset
 from experiments.imaging.networks import make_energy, make_method, make_posterior
@@ -127,6 +128,10 @@ def parse(args: list[str]) -> ImageConfig:
 
 def main() -> None:
     """Entry point of `python -m experiments.images`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     initialize_from_environment()
     run(parse(sys.argv[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bism_jax import DSM, SSM, BiSM, Optimizers, ScoreMatching, StopGradient, Unrolled
+from bism_jax import DSM, SSM, BiSM, Optimizers, ScoreMatching, StopGradient, Unrolled, checks
 from bism_jax.methods import paper_adam
 from bism_jax.objectives import Objective
 
@@ -33,6 +33,12 @@ class MethodConfig:
     latents: Literal["moving", "fixed"] = "moving"
     noise_std: float = 0.05
     learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        checks.non_negative_int("num_steps", self.num_steps)
+        checks.non_negative_int("lower_steps", self.lower_steps)
+        checks.positive("noise_std", self.noise_std)
+        checks.positive("learning_rate", self.learning_rate)
 
     @property
     def is_bilevel(self) -> bool:

@@ -24,8 +24,9 @@ import tyro
 from jaxtyping import Array, Float
 
 import bism_jax
-from bism_jax import SSM, BiSM, StopGradient, plotting
+from bism_jax import SSM, BiSM, StopGradient, checks, plotting
 from bism_jax.training import Evaluate, Snapshot
+from experiments.command_line import run_command
 from experiments.launch.compilation_cache import enable_compilation_cache
 from experiments.run_folder import RunFolder, print_table
 
@@ -52,6 +53,13 @@ class Config:
     particles: tuple[int, ...] = (1, 4, 16)
     seed: int = 0
     output: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "num_rows", "batch_size"):
+            checks.positive_int(name, getattr(self, name))
+        checks.batch_fits(self.batch_size, self.num_rows)
+        checks.widths("particles", self.particles)
+        checks.seed("seed", self.seed)
 
 
 def energy(theta: Any, v: Array, h: Array) -> Float[Array, " batch"]:
@@ -209,6 +217,10 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 def main() -> None:
     """Entry point of `python -m experiments.moving_latents`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ class RunFolder:
 
     Raises:
         FileExistsError: for a folder of another configuration, or one that is no run folder.
+        ValueError: for a configuration that cannot be read.
+        OSError: where nothing can be written there.
     """
 
     def __init__(self, name: str, config: Any, output: Path | None) -> None:
@@ -28,11 +31,13 @@ class RunFolder:
         for not_identity in ("output", "progress", "data_dir"):
             described.pop(not_identity, None)
         file = self.path / "config.json"
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{self.path} is a file, not a folder; choose another --output.")
         if file.exists():
-            self._check(json.loads(file.read_text()), described)
+            self._check(read_json(file), described)
         elif self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"{self.path} exists and is no run folder; choose another --output.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         file.write_text(json.dumps(described, indent=2) + "\n")
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -46,6 +51,32 @@ class RunFolder:
                     f"{self.path} holds a run with {name}={found.get(name)!r}, not {value!r}; choose another "
                     "--output, or continue that run with its own options."
                 )
+
+
+def make_folder(path: Path) -> None:
+    """Makes the folder of an `--output`; raises OSError, naming the option, where it cannot be written."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"--output {path} cannot be made: {error.strerror}; choose another folder.") from error
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"--output {path} cannot be written to; choose another folder.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A file that an experiment wrote; raises ValueError where it was cut off or is none of named values."""
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}): it was cut off or edited. Restore it, or delete it and what "
+            "was made with it."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} holds a {type(found).__name__}, not named values: it was edited. Restore it."
+        )
+    return found
 
 
 def print_table(title: str, rows: Mapping[str, Any]) -> None:

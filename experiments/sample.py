@@ -10,10 +10,13 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
+from bism_jax import checks
 from bism_jax.data import load_image_split
+from experiments.command_line import run_command
 from experiments.imaging import pictures
 from experiments.imaging.trained import TrainedModel, read_trained
 from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.run_folder import make_folder
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,11 @@ class Config:
     output: Path | None = None
     progress: bool = False
 
+    def __post_init__(self) -> None:
+        checks.positive_int("num_samples", self.num_samples)
+        checks.positive_int("batch_size", self.batch_size)
+        checks.seed("seed", self.seed)
+
 
 def run(config: Config) -> Path:
     """Draws, writes and returns the folder.
@@ -50,7 +58,7 @@ def run(config: Config) -> Path:
     file = folder / "samples.npz"
     if file.exists():
         raise FileExistsError(f"{file} exists; choose another --seed or --output.")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     samples = many_samples(model, config.seed, config.num_samples, config.batch_size, config.progress)
     np.savez_compressed(file, images=samples)
     test = load_image_split(model.config.data, "test", config.data_dir).images
@@ -73,6 +81,10 @@ def many_samples(
 
 def main() -> None:
     """Entry point of `python -m experiments.sample`."""
+    run_command(_run)
+
+
+def _run() -> None:
     enable_compilation_cache()
     run(tyro.cli(Config, description=__doc__))
 

@@ -102,12 +102,12 @@ def test_frechet_distance_warns_of_no_more_rows_than_features():
 class Mean:
     """The mean colour, as a feature function that remembers the shapes it has seen."""
 
-    def __init__(self, name="Mean@1"):
-        self.name, self.shapes = name, []
+    def __init__(self, name="Mean@1", offset=0):
+        self.name, self.offset, self.shapes = name, offset, []
 
     def __call__(self, images):
         self.shapes.append(images.shape)
-        return images.mean(axis=(1, 2))
+        return (images + self.offset).mean(axis=(1, 2))
 
 
 def images(num_rows=23, seed=0):
@@ -125,8 +125,8 @@ def test_features_of_batches_of_one_size():
 
 @pytest.mark.parametrize("batch_size", [1, 5, 23, 100])
 def test_streamed_statistics_are_those_of_all_rows(batch_size):
-    statistics = feature_statistics(Mean(), images() + 100, data="d", batch_size=batch_size)
-    rows = extract_features(Mean(), images() + 100).astype(np.float64)
+    statistics = feature_statistics(Mean(offset=100), images(), data="d", batch_size=batch_size)
+    rows = extract_features(Mean(offset=100), images()).astype(np.float64)
     assert (statistics.num_rows, statistics.features, statistics.data) == (23, "Mean@1", "d")
     close(statistics.mean, rows.mean(axis=0))
     close(statistics.covariance, np.cov(rows.T), rtol=1e-8)
@@ -435,7 +435,9 @@ def test_wrong_counts_are_refused():
         kernel_distance(x, x, KEY)
     with pytest.raises(ValueError, match="subset_size must be at least 2"):
         kernel_distance(x, x, KEY, subset_size=1)
-    with pytest.raises(ValueError, match="at least 13 rows of features are needed, not 12"):
+    with pytest.raises(
+        ValueError, match="num_neighbours=12 needs as many other rows, but data has 12 and samples 12"
+    ):
         precision_recall(x, x, num_neighbours=12)
     for wrong in (0, 1.5, True):
         with pytest.raises(ValueError, match="num_neighbours must be an integer of at least 1"):
@@ -475,7 +477,7 @@ def test_wrong_scores_are_refused():
             scores(score=score)
     with pytest.raises(ValueError, match="num_particles must be an integer"):
         scores(num_particles=0)
-    with pytest.raises(ValueError, match=r"one energy a row, \[4\], but gives shape \(\)"):
+    with pytest.raises(ValueError, match=r"one floating number a row, shape \(4,\), but returns shape \(\)"):
         ood_scores(lambda theta, v, h: (v + h).sum(), posterior_fn, None, None, normal(4, 2))
     with pytest.raises(ValueError, match="v has no rows"):
         ood_scores(normal_energy, posterior_fn, None, None, normal(0, 2))

@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.accelerator.options import Options
 from benchmarks.accelerator.stages import STAGES
 from benchmarks.accelerator.supervise import supervise
+from experiments.command_line import run_command
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -34,6 +35,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     given = parser.parse_args(arguments)
     if not given.minutes > 0:
         parser.error(f"--minutes must be positive, not {given.minutes}.")
+    if given.output.exists() and not given.output.is_dir():
+        parser.error(f"--output {given.output} is a file; choose a folder.")
     if given.arrays is not None and not given.arrays.is_file():
         parser.error(
             f"--arrays {given.arrays} is no file; make one by python -m benchmarks.accelerator.arrays."
@@ -48,4 +51,4 @@ def _exit(number: int, _: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, _exit)  # so that the process of the stage is ended too
-    sys.exit(supervise(parse()))
+    run_command(lambda: sys.exit(supervise(parse())))

@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.accelerator.cases import UnavailableError
 from bism_jax.data import ImageSplits, LabelledImages, load_image_split
+from experiments.command_line import run_command
 
 _SPLITS = ("train", "test")
 _QUICK_ROWS = (1200, 500)
@@ -65,6 +66,10 @@ def scikit_digits() -> ImageSplits:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `python -m benchmarks.accelerator.arrays`."""
+    run_command(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser("benchmarks.accelerator.arrays", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument(

@@ -38,7 +38,10 @@ class Rows:
     def all(self) -> list[Row]:
         """Every row, in the order of first mention."""
         file = self._folder / "rows.json"
-        return json.loads(file.read_text()) if file.exists() else []
+        try:
+            return json.loads(file.read_text()) if file.exists() else []
+        except ValueError as error:
+            raise ValueError(f"{file} was cut off or edited ({error}); choose another --output.") from error
 
     def find(self, stage: str, case: str) -> Row | None:
         """The row of a case."""

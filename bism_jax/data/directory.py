@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from bism_jax import checks
+
 DATA_DIRECTORY_VARIABLE = "BISM_JAX_DATA"
 
 
@@ -16,9 +18,10 @@ def data_directory(data_dir: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: neither is given, or what is given is no folder.
+        TypeError: for what is no path.
     """
     if data_dir is not None:
-        return _existing(Path(data_dir), "data_dir")
+        return _existing(checks.path("data_dir", data_dir), "data_dir")
     from_environment = os.environ.get(DATA_DIRECTORY_VARIABLE)
     if from_environment:
         return _existing(Path(from_environment), DATA_DIRECTORY_VARIABLE)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from bism_jax import checks
 from bism_jax.data.directory import data_directory
 from bism_jax.data.splits import Splits
 
@@ -38,6 +39,7 @@ def load_frey_face(data_dir: str | Path | None = None, *, flatten: bool = True) 
         FileNotFoundError: there is no data folder, or neither file in it.
         ValueError: a file cannot be read, or holds another key, shape or dtype.
     """
+    checks.boolean("flatten", flatten)
     images = _read(data_directory(data_dir) / "frey_face")
     pixels = images.astype(np.float32) / np.float32(255)
     if flatten:

@@ -19,6 +19,8 @@ def check_images(name: str, images: Any) -> None:
         TypeError: it is no array.
         ValueError: the shape, the dtype or the range is another; the message says how to convert.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text, for messages, not {name!r}.")
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
         hint = f"; pass {name}.images" if hasattr(images, "images") else ""
         raise TypeError(

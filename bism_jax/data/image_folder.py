@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,9 +53,7 @@ def load_image_folder(
     checks.one_of("channels", channels, (1, 3))
     if crop is not None:
         checks.positive_int("crop", crop)
-    if not isinstance(path, (str, os.PathLike)) or path == "":
-        raise TypeError(f"path must be a folder's path, not {path!r}; '.' is the current one.")
-    folder = Path(path).expanduser()
+    folder = checks.path("path", path).expanduser()
     paths = _picture_paths(folder)
     labels = _labels(folder, paths)
     _check_memory(len(paths), int(size), channels)

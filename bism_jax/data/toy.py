@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from bism_jax import checks
 from bism_jax.data.splits import Splits
 
 Bounds: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
@@ -35,21 +36,29 @@ class ToyDensity:
     log_prob_fn: Callable[[Float[Array, "*batch 2"]], Float[Array, "*batch"]] | None = None
 
     def sample(self, rng_key: PRNGKeyArray, num_samples: int) -> Float[Array, "n 2"]:
-        """Independent draws; under `jax.jit`, `num_samples` is static."""
-        return self.sample_fn(rng_key, num_samples)
+        """Independent draws; under `jax.jit`, `num_samples` is static.
+
+        Raises:
+            TypeError: for what is no key.
+            ValueError: for an array of keys, or a count that is not an integer of at least 1.
+        """
+        checks.positive_int("num_samples", num_samples)
+        return self.sample_fn(checks.rng_key("rng_key", rng_key), num_samples)
 
     def log_prob(self, points: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
         """The normalised log density in nats, minus infinity off the support.
 
         Raises:
             NotImplementedError: this density has no closed form.
+            ValueError: for points that are not on the plane, `[..., 2]`.
+            TypeError: for what is no array of real numbers.
         """
         if self.log_prob_fn is None:
             known = ", ".join(name for name, density in TOYS.items() if density.log_prob_fn is not None)
             raise NotImplementedError(
                 f"The log density of {self.name!r} has no closed form; use its samples, or one of {known}."
             )
-        return self.log_prob_fn(jnp.asarray(points))
+        return self.log_prob_fn(_on_the_plane(points))
 
 
 def toy(name: str) -> ToyDensity:
@@ -58,8 +67,8 @@ def toy(name: str) -> ToyDensity:
     Raises:
         ValueError: there is none; the message lists the names.
     """
-    if name not in TOYS:
-        raise ValueError(f"There is no toy density {name!r}; choose one of {', '.join(TOYS)}.")
+    if not isinstance(name, str) or name not in TOYS:
+        raise ValueError(f"name: there is no toy density {name!r}; choose one of {', '.join(TOYS)}.")
     return TOYS[name]
 
 
@@ -68,10 +77,28 @@ def checkerboard_splits(rng_key: PRNGKeyArray) -> Splits:
 
     The sizes of Bao et al., NeurIPS 2020 (arXiv 2010.07856). No model can exceed a mean log-likelihood
     of log 2 = 0.693 nats. The points are the same whether JAX is in 64-bit mode or not.
+
+    Raises:
+        TypeError: for what is no key.
+        ValueError: for an array of keys.
     """
+    rng_key = checks.rng_key("rng_key", rng_key)
     sample = jax.jit(_sample_checkerboard, static_argnums=(1, 2))
     points = np.asarray(sample(rng_key, 70_000, jnp.float32))
     return Splits(points[:50_000], points[50_000:60_000], points[60_000:])
+
+
+def _on_the_plane(points: Any) -> Float[Array, "*batch 2"]:
+    """The points as floating numbers."""
+    try:
+        points = jnp.asarray(points)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"points must be an array of real numbers, [..., 2]: {error}") from error
+    if not jnp.issubdtype(points.dtype, jnp.floating) and not jnp.issubdtype(points.dtype, jnp.integer):
+        raise TypeError(f"points must be real numbers, [..., 2], not of dtype {points.dtype}.")
+    if points.shape[-1:] != (2,):
+        raise ValueError(f"points has shape {points.shape}, but the density is on the plane: pass [..., 2].")
+    return points if jnp.issubdtype(points.dtype, jnp.floating) else points.astype(float)
 
 
 def _sample_checkerboard(
@@ -87,7 +114,8 @@ def _sample_checkerboard(
 def _checkerboard_log_prob(points: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
     on_board = jnp.all((points >= 0) & (points <= 1), axis=-1)
     same_half = (points[..., 0] >= 0.5) == (points[..., 1] >= 0.5)
-    return jnp.where(on_board & same_half, math.log(2), -jnp.inf).astype(points.dtype)
+    log_prob = jnp.where(on_board & same_half, math.log(2), -jnp.inf)
+    return jnp.where(jnp.isnan(points).any(axis=-1), jnp.nan, log_prob).astype(points.dtype)
 
 
 checkerboard = ToyDensity(

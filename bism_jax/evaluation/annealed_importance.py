@@ -14,6 +14,7 @@ from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import check_parameters
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params
 
@@ -96,17 +97,21 @@ def annealed_importance_sampling(
         num_temperatures: n, the steps from the base to theta, a Gibbs sweep each.
 
     Raises:
-        ValueError: where the model lacks a capability or a number is too small.
+        TypeError: where the parameters or the key are something else.
+        ValueError: where the model lacks a capability, cannot be evaluated with theta, or a number is
+            too small.
 
     Warns:
         UserWarning: where the effective sample size is below a tenth of the particles.
     """
-    checks.positive_int("num_temperatures", num_temperatures)
-    checks.positive_int("num_particles", num_particles)
+    checks.loop_count("num_temperatures", num_temperatures)
+    checks.loop_count("num_particles", num_particles)
     if num_particles < 2:
         raise ValueError("num_particles=1 has no spread to estimate an error from; use at least 2.")
     for name in _CAPABILITIES:
         require(_CALLER, energy_fn, name)
+    check_parameters("theta", theta, "energy_fn", energy_fn)
+    rng_key = checks.rng_key("rng_key", rng_key)
     result = compile_for(_both_runs, energy_fn, num_particles, num_temperatures)(theta, rng_key)
     if not isinstance(result.log_partition, jax.core.Tracer):
         _warn(result, num_particles, num_temperatures)

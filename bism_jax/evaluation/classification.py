@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers, call_on_rows
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models import ImageClassifier, ImageFeatures, image_features
@@ -64,13 +65,16 @@ def train_image_classifier(
         ValueError: for images outside [0, 1] or of another shape, labels that are no classes of the rows,
             or fewer images than a batch.
     """
-    checks.positive_int("num_epochs", num_epochs)
+    checks.loop_count("num_epochs", num_epochs)
     checks.positive_int("batch_size", batch_size)
-    images, labels = np.asarray(images), np.asarray(labels)
+    rng_key = checks.rng_key("rng_key", rng_key)
+    images = np.asarray(as_numbers("images", images, "[rows, height, width, channels]"))
+    labels = np.asarray(as_numbers("labels", labels, "[rows]"))
     check_shape(ImageClassifier.__name__, images)
     check_range(ImageClassifier.__name__, images)
     _check_labels(labels, len(images))
     checks.batch_fits(batch_size, len(images))
+    checks.loop_count("num_epochs times the batches of an epoch", num_epochs * (len(images) // batch_size))
     network = ImageClassifier(int(labels.max()) + 1)
     params = _train(network, images, labels, rng_key, num_epochs, batch_size)
     return image_features(ImageClassifier.__name__, network, params)
@@ -96,14 +100,19 @@ def class_probabilities(
     network = getattr(classifier, "network", None)
     if not hasattr(network, "logits"):
         raise ValueError(
-            "class_probabilities needs a network with logits, such as that of train_image_classifier, not "
+            "class_probabilities needs a network with logits as classifier, such as that of "
+            "train_image_classifier, not "
             f"{type(classifier if network is None else network).__name__}."
         )
-    check_range(classifier.name, images)
-    batches = padded_batches("images", images, batch_size)
-    return np.concatenate(
-        [np.asarray(_probabilities(network, classifier.params, batch))[:count] for batch, count in batches]
-    )
+    probabilities = []
+    for batch, count in padded_batches("images", images, batch_size):
+        check_shape(classifier.name, batch)
+        check_range(classifier.name, batch)
+        rows = call_on_rows(
+            f"classifier={classifier.name}", _probabilities, network, classifier.params, batch
+        )
+        probabilities.append(np.asarray(rows)[:count])
+    return np.concatenate(probabilities)
 
 
 @with_transfers
@@ -120,7 +129,7 @@ def class_coverage(
         ValueError: where the rows are no probabilities, or the threshold is not in [0, 1).
     """
     checks.fraction("threshold", threshold)
-    probabilities = np.asarray(probabilities)
+    probabilities = np.asarray(as_numbers("probabilities", probabilities, "[rows, classes]"))
     is_matrix = probabilities.ndim == 2 and probabilities.size > 0
     if not is_matrix or not np.allclose(probabilities.sum(axis=1), 1, atol=1e-3) or probabilities.min() < 0:
         raise ValueError(

@@ -12,10 +12,12 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.evaluation.capabilities import require
+from bism_jax.array_checks import call_on_rows
+from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_of, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods.optimizers import apply_gradient
+from bism_jax.model_arguments import check_parameters, guarded_model
 from bism_jax.models import MLPCritic, as_model
 from bism_jax.objectives import (
     SSM,
@@ -114,12 +116,14 @@ def critic_fisher_divergence(
         ("batch_size", batch_size),
         ("num_projections", num_projections),
     ):
-        checks.positive_int(name, count)
+        checks.loop_count(name, count)
     checks.positive("learning_rate", learning_rate)
     checks.fraction("held_out", held_out)
     checks.boolean("variance_reduced", variance_reduced)
     critic = MLPCritic() if critic is None else critic
-    _check_models(energy_fn, posterior_fn, phi, critic, v)
+    _check_models(energy_fn, posterior_fn, phi)
+    v, rng_key = checked_rows(energy_fn, theta, v), checks.rng_key("rng_key", rng_key)
+    _check_critic(critic, v)
     options = _Options(
         num_particles, variance_reduced, num_steps, batch_size, num_projections, _num_held_out(v, held_out)
     )
@@ -173,8 +177,7 @@ def _model_score(
 ) -> Float[Array, "batch *visible"]:
     if posterior_fn is None:
         return marginal_score(require(_CALLER, energy_fn, "free_energy"), theta)(v)
-    energy_fn = as_model("energy_fn", energy_fn).apply
-    posterior_fn = as_model("posterior_fn", posterior_fn).apply
+    energy_fn, posterior_fn = energy_of(energy_fn), posterior_of(posterior_fn)
     posterior = posterior_fn(phi, v)
 
     def particle_score(noise: Noise) -> Float[Array, "batch *visible"]:
@@ -206,7 +209,7 @@ def _num_held_out(v: Array | np.ndarray, fraction: float) -> int:
     return count
 
 
-def _check_models(energy_fn: Any, posterior_fn: Any, phi: Params, critic: Any, v: Any) -> None:
+def _check_models(energy_fn: Any, posterior_fn: Any, phi: Params) -> None:
     if posterior_fn is None:
         require(_CALLER, energy_fn, "free_energy")
     else:
@@ -214,13 +217,20 @@ def _check_models(energy_fn: Any, posterior_fn: Any, phi: Params, critic: Any, v
         as_model("posterior_fn", posterior_fn)
         if phi is None:
             raise ValueError(f"{_CALLER} needs phi, the parameters of posterior_fn.")
-    model = as_model("critic", critic)
+        check_parameters("phi", phi, "posterior_fn", posterior_fn)
+
+
+def _check_critic(critic: Any, v: Any) -> None:
+    model = guarded_model("critic", critic)
     init_fn = model.init
     if init_fn is None:
         raise ValueError(
             f"critic={model.name} has no initial parameters; pass a Flax module such as MLPCritic()."
         )
     row = jax.ShapeDtypeStruct((1, *v.shape[1:]), jnp.result_type(v))
-    f = jax.eval_shape(lambda x: model.apply(init_fn(jax.random.key(0), x), x), row)
-    if f.shape != row.shape:
-        raise ValueError(f"critic={model.name} takes {row.shape} to {f.shape}; it must keep the shape of v.")
+    params = call_on_rows(f"critic={model.name}", jax.eval_shape, init_fn, jax.random.key(0), row)
+    f = jax.eval_shape(model.apply, params, row)
+    if getattr(f, "shape", None) != row.shape:
+        raise ValueError(
+            f"critic={model.name} takes {row.shape} to {getattr(f, 'shape', f)}; it must keep the shape of v."
+        )

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
+from bism_jax import checks
+from bism_jax.array_checks import shown
 from bism_jax.evaluation.features import FeatureFn, Features, checked_features, feature_batches
 from bism_jax.jax_switches import with_transfers
 
@@ -42,7 +44,10 @@ class FeatureStatistics:
         Raises:
             ValueError: where it is no finite matrix with at least one row.
         """
-        rows = checked_features(features or "rows", rows).astype(np.float64)
+        for name, value in (("features", features), ("data", data)):
+            if value is not None:
+                checks.text(name, value, "such as a name, or None")
+        rows = checked_features("rows", rows).astype(np.float64)
         mean = rows.mean(axis=0)
         return cls(features, data, len(rows), mean, (rows - mean).T @ (rows - mean))
 
@@ -63,11 +68,14 @@ class FeatureStatistics:
         Raises:
             ValueError: where names or widths differ.
         """
+        if not isinstance(other, FeatureStatistics):
+            raise TypeError(f"other must be FeatureStatistics, not {shown(other)}.")
         if self.data != other.data:
             raise ValueError(
-                f"statistics of the data {self.data!r} and {other.data!r} are not of one data set."
+                f"statistics of the data {self.data!r} and {other.data!r} are not of one data set, so other "
+                "cannot be merged."
             )
-        check_comparable(self, other)
+        check_comparable(self, other, ("self", "other"))
         num_rows, difference = self.num_rows + other.num_rows, other.mean - self.mean
         weight = self.num_rows * other.num_rows / num_rows
         scatter = self.scatter + other.scatter + weight * np.outer(difference, difference)
@@ -78,11 +86,17 @@ class FeatureStatistics:
         """Writes them to an `.npz` file.
 
         Raises:
+            FileNotFoundError: where the path is a folder, or in none.
             ValueError: where the features or the data have no name, by which `load` could tell them.
         """
         if self.features is None or self.data is None:
             raise ValueError("statistics need names to be saved: pass features=... and data=... to of().")
-        with Path(path).expanduser().open("wb") as file:
+        path = checks.path("path", path).expanduser()
+        if path.is_dir() or not path.parent.is_dir():
+            raise FileNotFoundError(
+                f"path {str(path)!r} is a folder, or in a folder that is missing; name a file in a folder."
+            )
+        with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **{key: getattr(self, key) for key in _KEYS})
 
     @classmethod
@@ -98,7 +112,9 @@ class FeatureStatistics:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else, or statistics of other features or other data.
         """
-        values = _read(Path(path).expanduser())
+        for name, value in (("features", features), ("data", data)):
+            checks.text(name, value, "the name of what is wanted")
+        values = _read(checks.path("path", path).expanduser())
         for key, wanted in (("features", features), ("data", data)):
             if str(values[key]) != wanted:
                 raise ValueError(
@@ -132,30 +148,32 @@ def feature_statistics(
     Raises:
         ValueError: for images that the feature function does not take, or features that are not finite.
     """
+    if data is not None:
+        checks.text("data", data, "the name of the images, or None")
     batches = feature_batches(feature_fn, images, batch_size)
     statistics = (FeatureStatistics.of(rows, features=feature_fn.name, data=data) for rows in batches)
     return functools.reduce(FeatureStatistics.merge, statistics)
 
 
-def check_comparable(x: FeatureStatistics, y: FeatureStatistics) -> None:
+def check_comparable(x: FeatureStatistics, y: FeatureStatistics, names: tuple[str, str] = ("x", "y")) -> None:
     """Raises ValueError unless both are statistics of the same features."""
     if x.features != y.features:
         raise ValueError(
-            f"statistics of the features {x.features!r} and {y.features!r} cannot be compared; take both "
-            "from one feature function by feature_statistics."
+            f"{names[0]} and {names[1]} of the features {x.features!r} and {y.features!r} cannot be "
+            "compared; take both from one feature function by feature_statistics."
         )
     if x.mean.shape != y.mean.shape:
         raise ValueError(
-            f"x has {len(x.mean)} features a row, but y has {len(y.mean)}; take both from one feature "
-            "function."
+            f"{names[0]} has {len(x.mean)} features a row, but {names[1]} has {len(y.mean)}; take both "
+            "from one feature function."
         )
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"There are no feature statistics at {str(path)!r}.")
+        raise FileNotFoundError(f"There are no feature statistics at path {str(path)!r}.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in _KEYS}
     except (OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} holds no feature statistics: {error}") from error
+        raise ValueError(f"path {str(path)!r} holds no feature statistics: {error}") from error

@@ -9,9 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers, call_on_rows
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models import InceptionV3
+from bism_jax.models.image_features import check_range, check_shape
 
 Features = Float[Array | np.ndarray, "rows d"]
 # The names that the literature keeps for distances on the features of Inception.
@@ -46,8 +48,9 @@ def extract_features(
         batch_size: images at a time.
 
     Raises:
-        ValueError: for images that the feature function does not take, or features that are no finite
-            `[batch, d]`.
+        TypeError: for a feature function without a name, or images that are no numbers.
+        ValueError: for images outside [0, 1] or with their channels first, that the feature function does not
+            take, or features that are no finite `[batch, d]`.
     """
     return np.concatenate(list(feature_batches(feature_fn, images, batch_size)))
 
@@ -62,7 +65,10 @@ def feature_batches(
             f"{feature_fn!r}."
         )
     for batch, count in padded_batches("images", images, batch_size):
-        features = np.asarray(feature_fn(batch))
+        check_shape(f"feature_fn={feature_fn.name}", batch)
+        check_range(f"feature_fn={feature_fn.name}", batch)
+        features = call_on_rows(f"feature_fn={feature_fn.name}", feature_fn, batch)
+        features = as_numbers(f"feature_fn={feature_fn.name}", features, "[batch, d]")
         if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(
                 f"feature_fn={feature_fn.name} gives features of shape {features.shape} for {len(batch)} "
@@ -73,7 +79,7 @@ def feature_batches(
 
 def checked_features(name: str, features: Any, min_rows: int = 1) -> Float[np.ndarray, "rows d"]:
     """`features` as an array, or a ValueError unless it is a finite matrix of at least `min_rows` rows."""
-    features = np.asarray(features)
+    features = np.asarray(as_numbers(name, features, "[rows, d]"))
     if features.ndim != 2 or features.shape[1] == 0:
         raise ValueError(f"{name}: features must be a matrix [rows, d], but their shape is {features.shape}.")
     if len(features) < min_rows:
@@ -111,6 +117,7 @@ def distance_label(distance: Literal["Frechet distance", "kernel distance"], fea
         ValueError: for an unknown distance.
     """
     checks.one_of("distance", distance, tuple(_INCEPTION_LABELS))
+    checks.text("features", features, "the name of a feature function, feature_fn.name")
     if features.partition("@")[0] == InceptionV3.__name__:
         return _INCEPTION_LABELS[distance]
     return f"{distance} ({features})"

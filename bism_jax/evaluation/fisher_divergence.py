@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.evaluation.capabilities import require
+from bism_jax.array_checks import call_on_rows
+from bism_jax.evaluation.capabilities import checked_rows, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import one_value_a_row
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params
 
@@ -40,8 +42,9 @@ def fisher_divergence(
         batch_size: points at a time.
 
     Raises:
-        TypeError: where `data_log_prob_fn` is no function.
-        ValueError: where the model has no free energy.
+        TypeError: where `data_log_prob_fn` is no function, or theta or v is of another kind.
+        ValueError: where the model has no free energy or cannot be evaluated with theta on v, which holds NaN
+            or no rows, or `data_log_prob_fn` does not give one number a row.
     """
     checks.positive_int("batch_size", batch_size)
     require("fisher_divergence", energy_fn, "free_energy")
@@ -50,6 +53,7 @@ def fisher_divergence(
             "data_log_prob_fn must be a function of v, such as the log_prob of a distribution, not "
             f"{data_log_prob_fn!r}."
         )
+    v = checked_rows(energy_fn, theta, v)
     return compile_for(_divergence, energy_fn, data_log_prob_fn, batch_size)(theta, v)
 
 
@@ -57,9 +61,15 @@ def _divergence(
     energy_fn: Any, data_log_prob_fn: Any, batch_size: int, theta: Params, v: Array
 ) -> Float[Array, ""]:
     model_score = marginal_score(require("fisher_divergence", energy_fn, "free_energy"), theta)
-    data_score = jax.grad(lambda v: data_log_prob_fn(v).sum())
+    data_score = jax.grad(lambda v: _log_prob(data_log_prob_fn, v).sum())
 
     def half_square(row: Array) -> Float[Array, ""]:
         return 0.5 * ((data_score(row[None]) - model_score(row[None])) ** 2).sum()
 
     return jax.lax.map(half_square, v, batch_size=batch_size).mean()
+
+
+def _log_prob(data_log_prob_fn: Any, v: Array) -> Float[Array, " batch"]:
+    values = call_on_rows("data_log_prob_fn", data_log_prob_fn, v)
+    one_value_a_row("data_log_prob_fn", values, v.shape[0])
+    return values

@@ -42,6 +42,14 @@ def frechet_distance(x: Features | FeatureStatistics, y: Features | FeatureStati
     for name, statistics in (("x", x), ("y", y)):
         _warn_where_singular(name, statistics)
     difference = x.mean - y.mean
+    if (
+        not np.isfinite(x.scatter).all()
+        or not np.isfinite(y.scatter).all()
+        or not np.isfinite(difference @ difference)
+    ):
+        raise ValueError(
+            "x or y holds features so large that their squares overflow; divide both by one number."
+        )
     root_x, root_y = _root(x.covariance), _root(y.covariance)
     traces = (root_x**2).sum() + (root_y**2).sum()
     overlap = np.linalg.svd(root_x.T @ root_y, compute_uv=False).sum()

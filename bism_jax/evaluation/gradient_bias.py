@@ -15,11 +15,13 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.array_checks import floating_rows
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.methods.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods.model_checks import check_latent_model
+from bism_jax.model_arguments import check_parameters
 from bism_jax.models import Model, as_model
 from bism_jax.objectives import Divergence, LatentSample, Objective, latent_score, marginal_score
 from bism_jax.typing import Params, ScoreFn
@@ -97,20 +99,26 @@ def gradient_bias(
         num_draws: draws of all noise, at least 2, one after the other.
 
     Raises:
+        TypeError: where an argument is of another kind.
         ValueError: where the model has no exact marginal or breaks the contract of an energy or a posterior,
-            or a count is out of range.
+            the parameters or v hold NaN, or a count is out of range.
     """
     checks.instance("objective", objective, Objective, "DSM(noise_std=0.1)")
     checks.instance("divergence", divergence, Divergence, "KL()")
+    if hasattr(divergence, "draw_noise"):
+        raise TypeError(f"divergence must be a value such as KL(), not the objective {divergence!r}.")
     checks.optimizer("optimizer", optimizer)
     _check_counts("num_steps", num_steps)
     _check_counts("lower_steps", lower_steps)
-    checks.positive_int("num_draws", num_draws)
+    checks.loop_count("num_draws", num_draws)
     if num_draws == 1:
         raise ValueError("num_draws=1 has no standard error; take num_draws=2 or more.")
     energy, posterior = as_model("energy_fn", energy_fn), as_model("posterior_fn", posterior_fn)
     score_at = _exact_score(energy)
-    theta, phi, batch = jax.tree.map(jnp.asarray, (theta, phi, v))
+    check_parameters("theta", theta, "energy_fn", energy_fn)
+    check_parameters("phi", phi, "posterior_fn", posterior_fn)
+    rng_key = checks.rng_key("rng_key", rng_key)
+    theta, phi, batch = jax.tree.map(jnp.asarray, (theta, phi, floating_rows("v", v)))
     check_latent_model(energy, posterior, theta, phi, batch)
     check_lower_density(posterior, phi, batch, divergence)
     check_higher_density(posterior, phi, batch, objective)

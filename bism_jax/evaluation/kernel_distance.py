@@ -50,12 +50,14 @@ def kernel_distance(
         subset_size: rows of x and of y in a subset.
 
     Raises:
+        TypeError: where the features or the key are something else.
         ValueError: for features of other widths, that are not finite, or too few rows for two subsets.
     """
     checks.positive_int("subset_size", subset_size)
     if subset_size < 2:
         raise ValueError("subset_size must be at least 2: the estimate compares different rows of a subset.")
     x, y = checked_pair(("x", "y"), x, y)
+    rng_key = checks.rng_key("rng_key", rng_key)
     num_subsets = min(len(x), len(y)) // subset_size
     if num_subsets < 2:
         raise ValueError(
@@ -67,6 +69,10 @@ def kernel_distance(
         _split(key, rows, num_subsets, subset_size) for key, rows in ((x_key, x), (y_key, y))
     )
     values = np.array([_unbiased_estimate(*pair) for pair in zip(x_subsets, y_subsets, strict=True)])
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "x or y holds features so large that their kernel overflows; divide both by one number."
+        )
     standard_error = values.std(ddof=1) / np.sqrt(num_subsets)
     return KernelDistance(float(values.mean()), float(standard_error), num_subsets)
 

@@ -9,9 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from bism_jax import checks
+from bism_jax.array_checks import floating_rows, same_row_shapes
+from bism_jax.evaluation.capabilities import posterior_of
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import check_parameters
 from bism_jax.models import as_model
 from bism_jax.typing import Params
 
@@ -57,11 +60,15 @@ def latent_probe(
 
     Raises:
         ImportError: where scikit-learn is not installed.
+        TypeError: where an argument is of another kind.
         ValueError: where labels and rows differ in number, the training labels are of one class, or the
-            posterior has no mean.
+            posterior has no mean or cannot be evaluated with phi on the rows, which hold NaN or are none.
     """
     checks.positive_int("batch_size", batch_size)
     as_model("posterior_fn", posterior_fn)
+    check_parameters("phi", phi, "posterior_fn", posterior_fn)
+    train, test = floating_rows("train", train), floating_rows("test", test)
+    same_row_shapes("train", train, "test", test)
     train_labels = _checked_labels("train", train, train_labels)
     test_labels = _checked_labels("test", test, test_labels)
     if len(np.unique(train_labels)) < 2:
@@ -83,7 +90,7 @@ def _features(posterior_fn: Any, phi: Params, v: Any, batch_size: int) -> Float[
 
 
 def _flat_means(posterior_fn: Any, phi: Params, v: Array) -> Float[Array, "rows latent"]:
-    mean = posterior_mean("latent_probe", as_model("posterior_fn", posterior_fn).apply(phi, v))
+    mean = posterior_mean("latent_probe", posterior_of(posterior_fn)(phi, v))
     return jnp.reshape(mean, (len(v), -1))
 
 
@@ -106,4 +113,7 @@ def _checked_labels(name: str, v: Any, labels: Any) -> np.ndarray:
             f"{name}_labels must hold one label for each of the {len(v)} rows of {name}, but has shape "
             f"{labels.shape}."
         )
+    is_class = labels.dtype.kind in "biuUSO" or bool(np.all(labels == np.floor(labels)))
+    if not is_class:
+        raise ValueError(f"{name}_labels must be classes, such as integers, not numbers of {labels.dtype}.")
     return labels

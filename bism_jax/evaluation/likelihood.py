@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax.evaluation.capabilities import require
+from bism_jax.array_checks import finite_scalar
+from bism_jax.evaluation.capabilities import checked_rows, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.typing import Params
@@ -31,17 +32,23 @@ def log_likelihood(
             of `annealed_importance_sampling`; its error in nats is that of each row.
 
     Raises:
-        ValueError: where the model lacks a capability, or has too many hidden units to enumerate.
+        TypeError: where the parameters or the points are something else.
+        ValueError: where the model lacks a capability, has too many hidden units to enumerate or cannot be
+            evaluated with theta on v, which holds NaN or no rows, or `log_partition` is not one number.
     """
     require("log_likelihood", energy_fn, "free_energy")
     if log_partition is None:
         require("log_likelihood", energy_fn, "log_partition")
+    else:
+        finite_scalar("log_partition", log_partition)
+    v = checked_rows(energy_fn, theta, v)
     return compile_for(_log_likelihood, energy_fn)(theta, v, log_partition)
 
 
 def _log_likelihood(
     energy_fn: Any, theta: Params, v: Array, log_partition: Array | None
 ) -> Float[Array, " rows"]:
+    free_energy = require("log_likelihood", energy_fn, "free_energy")(theta, v)
     if log_partition is None:
         log_partition = require("log_likelihood", energy_fn, "log_partition")(theta)
-    return -require("log_likelihood", energy_fn, "free_energy")(theta, v) - log_partition
+    return -free_energy - log_partition

@@ -10,10 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers
 from bism_jax.evaluation.batches import padded_batches
+from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_of
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import check_parameters
 from bism_jax.models import as_model
 from bism_jax.objectives import (
     LatentSample,
@@ -64,22 +67,27 @@ def ood_scores(
         batch_size: points at a time.
 
     Raises:
-        TypeError: where a model is of the wrong kind.
-        ValueError: for an unknown score, a missing key or mean, or energies that are not one a row.
+        TypeError: where an argument is of another kind.
+        ValueError: for an unknown score, a missing key or mean, energies that are not one a row, a model that
+            cannot be evaluated with its parameters on v, or v with NaN or no rows.
     """
     checks.one_of("score", score, tuple(_SCORES))
-    checks.positive_int("num_particles", num_particles)
+    checks.loop_count("num_particles", num_particles)
     as_model("energy_fn", energy_fn)
     as_model("posterior_fn", posterior_fn)
     if rng_key is None:
         if score != "energy":
             raise ValueError(f"ood_scores draws latents for score={score!r}; pass rng_key=jax.random.key(0).")
         rng_key = jax.random.key(0)  # not drawn from
+    rng_key = checks.rng_key("rng_key", rng_key)
+    v = checked_rows(energy_fn, theta, v)
+    check_parameters("phi", phi, "posterior_fn", posterior_fn)
+    checks.positive_int("batch_size", batch_size)
     scores_fn = compile_for(_SCORES[score], energy_fn, posterior_fn, num_particles)
     scores = []
     for index, (batch, count) in enumerate(padded_batches("v", v, batch_size)):
         values = np.asarray(scores_fn(theta, phi, batch, jax.random.fold_in(rng_key, index)))
-        scores.append(_checked(values, len(batch))[:count])
+        scores.append(values[:count])
     return np.concatenate(scores)
 
 
@@ -93,11 +101,15 @@ def auroc(in_scores: Scores, out_scores: Scores) -> float:
         out_scores: scores of other rows, which should be lower.
 
     Raises:
+        TypeError: where one of them is no array of numbers.
         ValueError: where one of them is no vector, is empty, or holds NaN.
     """
     from scipy.stats import rankdata
 
-    in_scores, out_scores = np.asarray(in_scores), np.asarray(out_scores)
+    in_scores, out_scores = (
+        np.asarray(as_numbers(name, scores, "[rows]"))
+        for name, scores in (("in_scores", in_scores), ("out_scores", out_scores))
+    )
     for name, scores in (("in_scores", in_scores), ("out_scores", out_scores)):
         if scores.ndim != 1 or not len(scores) or np.isnan(scores).any():
             raise ValueError(f"{name} must be a vector of numbers without NaN, not of shape {scores.shape}.")
@@ -116,8 +128,8 @@ def _negative_energy(
     v: Array,
     rng_key: Array,
 ) -> Float[Array, " batch"]:
-    posterior = as_model("posterior_fn", posterior_fn).apply(phi, v)
-    return -as_model("energy_fn", energy_fn).apply(theta, v, posterior_mean("ood_scores", posterior))
+    posterior = posterior_of(posterior_fn)(phi, v)
+    return -energy_of(energy_fn)(theta, v, posterior_mean("ood_scores", posterior))
 
 
 def _bound(
@@ -129,8 +141,8 @@ def _bound(
     v: Array,
     rng_key: Array,
 ) -> Float[Array, " batch"]:
-    posterior = as_model("posterior_fn", posterior_fn).apply(phi, v)
-    energy = as_model("energy_fn", energy_fn).apply
+    posterior = posterior_of(posterior_fn)(phi, v)
+    energy = energy_of(energy_fn)
 
     def log_ratio(noise: Any) -> Float[Array, " batch"]:
         sample = sample_latents(posterior, noise)
@@ -148,7 +160,7 @@ def _negative_score_norm(
     v: Array,
     rng_key: Array,
 ) -> Float[Array, " batch"]:
-    energy, posterior = as_model("energy_fn", energy_fn).apply, as_model("posterior_fn", posterior_fn).apply
+    energy, posterior = energy_of(energy_fn), posterior_of(posterior_fn)
     q = posterior(phi, v)
 
     def particle_score(noise: Any) -> Float[Array, "batch *visible"]:
@@ -160,11 +172,3 @@ def _negative_score_norm(
 
 
 _SCORES = {"energy": _negative_energy, "bound": _bound, "score_norm": _negative_score_norm}
-
-
-def _checked(scores: np.ndarray, num_rows: int) -> np.ndarray:
-    if scores.shape != (num_rows,):
-        raise ValueError(
-            f"energy_fn must give one energy a row, [{num_rows}], but gives shape {scores.shape}."
-        )
-    return scores

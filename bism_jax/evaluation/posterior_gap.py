@@ -11,10 +11,11 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.kl import kl_divergence
 
-from bism_jax.evaluation.capabilities import require
+from bism_jax.evaluation.capabilities import checked_rows, posterior_of, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import check_parameters
 from bism_jax.models import RelaxedBernoulli, as_model
 from bism_jax.typing import Params
 
@@ -54,17 +55,21 @@ def posterior_gap(
         v: the points.
 
     Raises:
-        ValueError: where the model has no exact posterior, the two differ in shape, or no closed form of
-            their divergence is known.
+        TypeError: where an argument is of another kind.
+        ValueError: where the model has no exact posterior, either cannot be evaluated with its parameters on
+            v, v holds NaN or no rows, the two differ in shape, or no closed form of their divergence is
+            known.
     """
     require("posterior_gap", energy_fn, "posterior")
     as_model("posterior_fn", posterior_fn)
+    v = checked_rows(energy_fn, theta, v)
+    check_parameters("phi", phi, "posterior_fn", posterior_fn)
     return compile_for(_gap, energy_fn, posterior_fn)(theta, phi, v)
 
 
 def _gap(energy_fn: Any, posterior_fn: Any, theta: Params, phi: Params, v: Array) -> PosteriorGap:
     exact = require("posterior_gap", energy_fn, "posterior")(theta, v)
-    approximate = as_model("posterior_fn", posterior_fn).apply(phi, v)
+    approximate = posterior_of(posterior_fn)(phi, v)
     shapes = [posterior.batch_shape + posterior.event_shape for posterior in (approximate, exact)]
     if shapes[0] != shapes[1]:
         raise ValueError(

@@ -48,9 +48,25 @@ def precision_recall(data: Features, samples: Features, *, num_neighbours: int =
         ValueError: for features of other widths, that are not finite, or no more than k rows.
     """
     checks.positive_int("num_neighbours", num_neighbours)
-    x, y = checked_pair(("data", "samples"), data, samples, min_rows=max(2, num_neighbours + 1))
+    x, y = checked_pair(("data", "samples"), data, samples)
+    if num_neighbours >= min(len(x), len(y)):
+        raise ValueError(
+            f"num_neighbours={num_neighbours} needs as many other rows, but data has {len(x)} and "
+            f"samples {len(y)}; take fewer, or more rows."
+        )
+    x, y = _of_order_one(x, y)
     inside = _inside_each_other(num_neighbours, jnp.asarray(x, float), jnp.asarray(y, float))
     return PrecisionRecall(*(float(np.asarray(rows).mean()) for rows in inside))
+
+
+def _of_order_one(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both over one power of two, exactly, since squares of very large and very small numbers are lost.
+
+    What lies inside a manifold depends on no scale.
+    """
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    exponent = np.frexp(max(np.abs(x).max(), np.abs(y).max()))[1]
+    return np.ldexp(x, -exponent), np.ldexp(y, -exponent)
 
 
 @functools.partial(jax.jit, static_argnums=0)

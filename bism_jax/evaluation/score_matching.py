@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.evaluation.capabilities import require
+from bism_jax.evaluation.capabilities import checked_rows, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.objectives import SM, SSM, marginal_score
@@ -32,10 +32,13 @@ def score_matching_objective(
         batch_size: points at a time.
 
     Raises:
-        ValueError: where the model has no free energy.
+        TypeError: where an argument is of another kind.
+        ValueError: where the model has no free energy or cannot be evaluated with theta on v, or v holds
+            NaN or no rows.
     """
     checks.positive_int("batch_size", batch_size)
     require("score_matching_objective", energy_fn, "free_energy")
+    v = checked_rows(energy_fn, theta, v)
     return compile_for(_exact, energy_fn, batch_size)(theta, v)
 
 
@@ -63,11 +66,14 @@ def sliced_score_matching_objective(
         batch_size: points at a time.
 
     Raises:
-        ValueError: where the model has no free energy.
+        TypeError: where an argument is of another kind.
+        ValueError: where the model has no free energy or cannot be evaluated with theta on v, or v holds
+            NaN or no rows.
     """
-    checks.positive_int("num_projections", num_projections)
+    checks.loop_count("num_projections", num_projections)
     checks.positive_int("batch_size", batch_size)
     require("sliced_score_matching_objective", energy_fn, "free_energy")
+    v, rng_key = checked_rows(energy_fn, theta, v), checks.rng_key("rng_key", rng_key)
     return compile_for(_sliced, energy_fn, num_projections, batch_size)(theta, v, rng_key)
 
 

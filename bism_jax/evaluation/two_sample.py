@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax import checks
+from bism_jax.array_checks import as_numbers, not_empty, positive_scalar
 from bism_jax.evaluation.squared_distances import squared_distances
 from bism_jax.jax_switches import with_transfers
 
@@ -38,12 +38,13 @@ def maximum_mean_discrepancy(
             differ, of both samples together, of which at most 1000 of each are looked at.
 
     Raises:
+        TypeError: where a sample is no array of numbers.
         ValueError: where a sample has fewer than two rows or rows that are not finite, the shapes of the
             rows differ, or the bandwidth is not above 0.
     """
     x, y = _checked("maximum_mean_discrepancy", x, y)
-    if bandwidth is not None and not isinstance(bandwidth, jax.Array):
-        checks.positive("bandwidth", bandwidth)
+    if bandwidth is not None:
+        positive_scalar("bandwidth", bandwidth)
     return _maximum_mean_discrepancy(x, y, bandwidth)
 
 
@@ -59,6 +60,7 @@ def energy_distance(x: Sample, y: Sample) -> Float[Array, ""]:
         y: another, whose number of rows may differ.
 
     Raises:
+        TypeError: where a sample is no array of numbers.
         ValueError: where a sample has fewer than two rows or rows that are not finite, or the shapes of the
             rows differ.
     """
@@ -125,11 +127,11 @@ def _centred(
 
 def _checked(caller: str, x: Sample, y: Sample) -> tuple[Array, Array]:
     """Both samples in float32 at least, since the squares of a half-precision row overflow."""
+    x, y = as_numbers("x", x), as_numbers("y", y)
     for name, sample in (("x", x), ("y", y)):
-        if np.ndim(sample) == 0 or len(sample) < 2:
-            raise ValueError(
-                f"{caller} needs at least two rows of {name}, whose shape is {np.shape(sample)}."
-            )
+        if sample.ndim == 0 or len(sample) < 2:
+            raise ValueError(f"{caller} needs at least two rows of {name}, whose shape is {sample.shape}.")
+        not_empty(name, sample, "[rows, *event]")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(
             f"{caller} needs rows of one shape, but x has shape {x.shape} and y has shape {y.shape}."

@@ -14,7 +14,13 @@ from jaxtyping import Array, Float, PyTree
 from bism_jax import checks
 from bism_jax.hypergradient.inexact import join_inexact, split_inexact
 from bism_jax.hypergradient.optimizer_trace import UpdateTrace
-from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, prepare
+from bism_jax.hypergradient.problem import (
+    LowerProblem,
+    LowerSolution,
+    check_problem,
+    prepare,
+    trace_loss,
+)
 from bism_jax.hypergradient.stop_gradient import solve_without_gradient
 
 
@@ -117,7 +123,23 @@ class Implicit:
     def solve_adjoint(
         self, problem: LowerProblem, phi: PyTree, theta: PyTree, input_k: PyTree, cotangent: PyTree
     ) -> AdjointSolution:
-        """Solves (H + damping I) w = cotangent at (phi, theta, input_k) and reports the residual."""
+        """Solves (H + damping I) w = cotangent at (phi, theta, input_k) and reports the residual.
+
+        Raises:
+            ValueError: where `cotangent` is not like `phi`, or the loss cannot be evaluated.
+            TypeError: for a problem that is none, or leaves that are no arrays.
+        """
+        check_problem(problem)
+        names = ("phi", "theta", "input_k", "cotangent")
+        args = [checks.arrays(*pair) for pair in zip(names, (phi, theta, input_k, cotangent), strict=True)]
+        checks.floating_tree("phi", args[0])
+        _check_cotangent(args[-1], args[0])
+        trace_loss(problem.loss_fn, *args[:-1])
+        return self._solve_adjoint(problem, *args)
+
+    def _solve_adjoint(
+        self, problem: LowerProblem, phi: PyTree, theta: PyTree, input_k: PyTree, cotangent: PyTree
+    ) -> AdjointSolution:
         gradient = jax.grad(problem.loss_fn)
         cotangent = _in_widest_precision(cotangent)
 
@@ -151,7 +173,7 @@ class Implicit:
         self, problem: LowerProblem, phi: PyTree, inexact: PyTree, rest: PyTree, cotangent: PyTree
     ) -> PyTree:
         theta, last_input = join_inexact(inexact, rest)
-        adjoint, residual = self.solve_adjoint(problem, phi, theta, last_input, cotangent)
+        adjoint, residual = self._solve_adjoint(problem, phi, theta, last_input, cotangent)
         _report(residual, self.tolerance)
 
         def stationarity(inexact: PyTree) -> PyTree:
@@ -159,6 +181,16 @@ class Implicit:
 
         _, pull_back = jax.vjp(stationarity, inexact)
         return pull_back(jax.tree.map(jnp.negative, adjoint))[0]
+
+
+def _check_cotangent(cotangent: PyTree, phi: PyTree) -> None:
+    shapes, expected = (jax.tree.map(jnp.shape, tree) for tree in (cotangent, phi))
+    if shapes != expected:
+        raise ValueError(
+            f"cotangent must be a tree like phi, of the shapes {expected}, not {shapes}; pass the derivative "
+            "of the higher-level loss by phi."
+        )
+    checks.floating_tree("cotangent", cotangent)
 
 
 def _check_stationary(update: UpdateTrace) -> None:

@@ -73,9 +73,13 @@ class UpdateTrace(NamedTuple):
 
 
 def trace_update(
-    optimizer: optax.GradientTransformation, grads: PyTree, state: PyTree, params: PyTree
+    optimizer: optax.GradientTransformation,
+    grads: PyTree,
+    state: PyTree,
+    params: PyTree,
+    name: str = "optimizer",
 ) -> UpdateTrace:
-    """Traces an update; only shapes and dtypes matter.
+    """Traces an update; only shapes and dtypes matter. Errors call the optimiser `name`.
 
     Raises:
         ValueError: where the update cannot be called with gradient, state and parameters alone, or returns a
@@ -93,18 +97,65 @@ def trace_update(
             closed = jax.make_jaxpr(update)(grads, state, params)
     except Exception as error:
         raise ValueError(
-            "optimizer cannot update from a gradient, its state and the parameters alone: "
-            f"{type(error).__name__}: {error} An optimiser that asks for the loss, such as a line search, "
-            "is none for a lower level; take optax.sgd, optax.adam or another first-order one, and a state "
-            "of its own init."
+            f"{name} cannot update from a gradient, its state (of {names_of_states(state)}) and the "
+            f"parameters alone: {type(error).__name__}: {error}. One that asks for the loss (lbfgs, "
+            "polyak_sgd, a line search, reduce_on_plateau) is none for a loss with new noise at each step; "
+            "take optax.sgd, optax.adam or another first-order one, with a schedule of its learning rate, "
+            "and a state of its own init."
         ) from error
     sizes = len(jax.tree.leaves(params)), len(jax.tree.leaves(state))
     if out_trees[0].num_leaves != sum(sizes):
         raise ValueError(
-            "optimizer returns a state of another structure than it takes, so its steps cannot be a loop; "
+            f"{name} returns a state of another structure than it takes, so its steps cannot be a loop; "
             "start it from the state that its own init returns."
         )
     return UpdateTrace(closed.jaxpr, list(closed.consts), *sizes, out_trees[0])
+
+
+def check_state(name: str, optimizer: optax.GradientTransformation, state: PyTree, params: PyTree) -> None:
+    """Raises ValueError where `state`, given as `name`, is not one of the optimiser's for these parameters.
+
+    Optax itself passes over what it does not use: descent takes Adam's moments without a word.
+    """
+    try:
+        with standard_promotion():
+            expected = jax.eval_shape(optimizer.init, params)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        return  # an init that looks at values, which tells nothing while traced
+    structures: list[Any] = [jax.tree.structure(expected), jax.tree.structure(state)]
+    if structures[0] != structures[1]:
+        raise ValueError(
+            f"{name} is a state of {names_of_states(state)}, but optimizer keeps one of "
+            f"{names_of_states(expected)}; pass what its own init returns for these parameters."
+        )
+    leaves = zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(state), strict=True)
+    for (path, leaf), found in leaves:
+        # A number may be a hyperparameter, which a user may set to what broadcasts.
+        if leaf.shape != () and leaf.shape != jnp.shape(found):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} has shape {jnp.shape(found)}, but for these parameters "
+                f"optimizer keeps {leaf.shape}: it is the state of other parameters. Pass what its own init "
+                "returns for these."
+            )
+
+
+def named_states(state: PyTree) -> list[Any]:
+    """The NamedTuples in an optimiser's state."""
+    found: list[Any] = []
+
+    def visit(node: Any) -> bool:
+        if hasattr(node, "_fields"):
+            found.append(node)
+        return False
+
+    jax.tree.leaves(state, is_leaf=visit)
+    return found
+
+
+def names_of_states(state: PyTree) -> str:
+    """What an optimiser's state consists of, for messages."""
+    names = sorted({type(node).__name__ for node in named_states(state)} - {"EmptyState"})
+    return ", ".join(names) or ("no memory" if named_states(state) else f"type {type(state).__name__}")
 
 
 def passed_on(trace: UpdateTrace) -> list[bool]:

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
-from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
+from bism_jax.hypergradient.optimizer_trace import UpdateTrace, check_state, trace_update
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import contains_primitive, count_equations, dependent_equations, is_used
 
@@ -42,11 +42,20 @@ class LowerProblem:
             infinite derivative, as Adam's at a second moment of zero, the derivative 0 is taken there.
         axis_name: the mapped axis of `pmap` or `shard_map`, or several, over which loss and gradient
             are averaged at every step; None under `jit`.
+
+    Raises:
+        TypeError: for what is no function, no optimiser or no name.
     """
 
     loss_fn: LossFn
     optimizer: optax.GradientTransformation
     axis_name: str | tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        checks.function("loss_fn", self.loss_fn, "(phi, theta, input_k) -> scalar")
+        checks.optimizer("optimizer", self.optimizer)
+        if not isinstance(self.axis_name, (str, tuple, type(None))):
+            raise TypeError(f"axis_name must be the name of a mapped axis or None, not {self.axis_name!r}.")
 
     def mean(self, tree: PyTree) -> PyTree:
         """The average over the mapped axis; the tree itself where there is none."""
@@ -125,11 +134,19 @@ def prepare(
     problem: LowerProblem, num_steps: int, phi: PyTree, theta: PyTree, inputs: PyTree, opt_state: PyTree
 ) -> Prepared:
     """Checks the arguments, traces loss and update once, and starts a state where none is given."""
-    phi, theta, inputs = jax.tree.map(jnp.asarray, (phi, theta, inputs))
+    check_problem(problem)
+    phi, theta, inputs = (
+        checks.arrays(name, tree) for name, tree in (("phi", phi), ("theta", theta), ("inputs", inputs))
+    )
     checks.floating_tree("phi", phi)
     checks.leading_axis("inputs", inputs, num_steps)
-    opt_state = problem.optimizer.init(phi) if opt_state is None else opt_state
-    update = trace_update(problem.optimizer, phi, opt_state, phi)
+    if num_steps > 0:
+        _check_axis(problem.axis_name)
+    if opt_state is None:
+        opt_state = problem.optimizer.init(phi)
+    else:
+        check_state("opt_state", problem.optimizer, opt_state, phi)
+    update = trace_update(problem.optimizer, phi, opt_state, phi, "problem.optimizer")
     if num_steps > 0:
         loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs), problem.axis_name)
         problem = replace(problem, loss_fn=loss_fn)
@@ -144,8 +161,7 @@ def hoist_closure(
     A custom derivative rule cannot see what its function closes over; an argument it can. Leaves of theta
     that the loss does not use would cost the backward pass a sum of zeros a step, so they are left out.
     """
-    jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
-    checks.scalar_loss("loss_fn", shape)
+    jaxpr = trace_loss(loss_fn, phi, theta, input_k)
     if axis_name is None:
         _check_communication(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
     # Each tracer in one place only: what `hoisted` held of them would outlive their trace.
@@ -164,6 +180,36 @@ def hoist_closure(
         return jax.core.eval_jaxpr(body, values, *args)[0]
 
     return hoisted, (used, traced)
+
+
+def trace_loss(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> ClosedJaxpr:
+    """The trace of a loss; raises ValueError where it cannot be evaluated or is no floating scalar."""
+    try:
+        jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
+    except Exception as error:
+        raise ValueError(
+            "problem.loss_fn cannot be evaluated on phi, theta and one slice of inputs: "
+            f"{type(error).__name__}: {error} It is called as loss_fn(phi, theta, input_k)."
+        ) from error
+    checks.scalar_loss("problem.loss_fn", shape)
+    return jaxpr
+
+
+def check_problem(problem: Any) -> None:
+    """Raises TypeError unless it is a `LowerProblem`."""
+    if not isinstance(problem, LowerProblem):
+        raise TypeError(f"problem must be LowerProblem(loss_fn, optimizer), not {problem!r}.")
+
+
+def _check_axis(axis_name: Any) -> None:
+    try:
+        if axis_name is not None:
+            jax.lax.axis_index(axis_name)
+    except NameError as error:
+        raise ValueError(
+            f"problem.axis_name={axis_name!r} is no mapped axis here; leave it None, or solve within "
+            "jax.pmap or jax.shard_map over an axis of this name."
+        ) from error
 
 
 def _check_communication(jaxpr: Jaxpr, num_params: int) -> None:

@@ -13,7 +13,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
 from bism_jax.hypergradient.inexact import join_inexact, split_inexact
-from bism_jax.hypergradient.optimizer_trace import UpdateTrace, trace_update
+from bism_jax.hypergradient.optimizer_trace import UpdateTrace, names_of_states, trace_update
 from bism_jax.hypergradient.update_facts import COUNTER, UNKNOWN, ZERO, Fact, fact_of_result, fact_of_value
 from bism_jax.jax_switches import with_transfers
 from bism_jax.jaxprs import PLAIN_CALLS, aval_of, bodies, dependent_equations, is_inexact
@@ -138,24 +138,11 @@ def _check_at_zero(optimizer: optax.GradientTransformation, state: PyTree, param
         is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in slopes)
         if is_traced or all(bool(jnp.isfinite(leaf).all()) for leaf in slopes):
             return
-    names = sorted({type(node).__name__ for node in _named_states(state)})
     raise ValueError(
-        f"optimizer (of {', '.join(names) or 'no named state'}) has no finite derivative at a gradient of "
+        f"optimizer (of {names_of_states(state)}) has no finite derivative at a gradient of "
         "zero, so the hypergradient through a unit without a gradient would be NaN. Take optax.adam, "
         "bism_jax.methods.paper_adam or optax.sgd, or give its norms and roots an epsilon."
     )
-
-
-def _named_states(state: PyTree) -> list[Any]:
-    found: list[Any] = []
-
-    def visit(node: Any) -> bool:
-        if hasattr(node, "_fields"):
-            found.append(node)
-        return False
-
-    jax.tree.leaves(state, is_leaf=visit)
-    return found
 
 
 class _Evaluation:

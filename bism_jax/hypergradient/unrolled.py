@@ -89,8 +89,10 @@ class Unrolled:
             opt_state: the optimiser's state; None starts a fresh one.
 
         Raises:
-            ValueError: where `inputs` lacks the leading axis, the loss is no scalar or sums over devices
-                itself, or the optimiser asks for more than a gradient or cannot be differentiated.
+            ValueError: where `inputs` lacks the leading axis, the loss cannot be evaluated, is no scalar or
+                sums over devices itself, `opt_state` is not one of the optimiser's, or the optimiser asks for
+                more than a gradient or cannot be differentiated.
+            TypeError: for a problem that is none, or leaves that are no arrays.
         """
         problem, phi, theta, inputs, opt_state, update = prepare(
             problem, self.num_steps, phi, theta, inputs, opt_state

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy
+from bism_jax.methods.arguments import checked_algorithm, start_optimizers
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import marginal_model, require_posterior
 from bism_jax.methods.codec import CodecLosses, CodecNoise, CodecParams
@@ -86,13 +87,13 @@ class BiDVL(PicklableMethod):
             theta, phi = self._init_params(marginal, encoder, decoder, rng_key, batch, init_params)
             check_free_energy(marginal, theta, batch)
             losses.check(phi, batch)
-            opt_states = (self.optimizers.theta.init(theta), self.optimizers.phi.init(phi))
+            opt_states = start_optimizers(self.optimizers, theta, phi)
             return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             return self.update(losses, state, batch, self.draw_noise(losses, rng_key, state.phi, batch))
 
-        return Algorithm(init, step)
+        return checked_algorithm(LatentState, init, step)
 
     def draw_noise(
         self, losses: CodecLosses, rng_key: Key[Array, ""], phi: CodecParams, v: Array

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
+from bism_jax.methods.arguments import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
 from bism_jax.methods.capabilities import require_posterior
@@ -90,11 +91,7 @@ class BiSM(PicklableMethod):
         checks.one_of("particle_average", self.particle_average, ("losses", "scores"))
         checks.instance("hypergradient", self.hypergradient, Strategy, "Unrolled(num_steps=5)")
         checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
-        checks.instance("divergence", self.divergence, Divergence, "KL()")
-        if hasattr(self.divergence, "perturb"):
-            raise TypeError(
-                f"divergence must be a value such as KL(), not the objective {self.divergence!r}."
-            )
+        check_divergence(self.divergence)
         checks.boolean("keep_unrolled", self.keep_unrolled)
         checks.optimizer_pair("optimizers", self.optimizers)
         if self.lower_steps == 0 and self.hypergradient.num_steps == 0:
@@ -142,13 +139,8 @@ class BiSM(PicklableMethod):
                 check_moving_latents(posterior, phi, batch)
             check_lower_density(posterior, phi, batch, self.divergence)
             check_higher_density(posterior, phi, batch, self.objective)
-            return LatentState(
-                theta,
-                phi,
-                self.optimizers.theta.init(theta),
-                self.optimizers.phi.init(phi),
-                jnp.zeros((), jnp.int32),
-            )
+            opt_states = start_optimizers(self.optimizers, theta, phi)
+            return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
 
         def step(
             rng_key: Key[Array, ""], state: LatentState, batch: Float[Array, "batch *visible"]
@@ -156,7 +148,7 @@ class BiSM(PicklableMethod):
             noise = self.draw_noise(losses, rng_key, state.phi, batch)
             return self.update(losses, state, batch, noise)
 
-        return Algorithm(init, step)
+        return checked_algorithm(LatentState, init, step)
 
     def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> BiSMNoise:
         """All noise of an iteration, each kind in one draw for all K + N + 1 losses."""

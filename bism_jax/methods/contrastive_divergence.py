@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.methods.arguments import checked_algorithm, start_optimizer
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
@@ -65,7 +66,8 @@ class ContrastiveDivergence(PicklableMethod):
 
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
             theta = chain.init(rng_key, batch, init_params)
-            return EnergyState(theta, self.optimizer.init(theta), jnp.zeros((), jnp.int32))
+            opt_state = start_optimizer("optimizer", self.optimizer, theta)
+            return EnergyState(theta, opt_state, jnp.zeros((), jnp.int32))
 
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
             data_key, chain_key = jax.random.split(shard.own_key(rng_key))
@@ -76,7 +78,7 @@ class ContrastiveDivergence(PicklableMethod):
             info = EnergyInfo(loss, optax.tree.norm(grads))
             return EnergyState(theta, opt_state, state.iteration + 1), info
 
-        return Algorithm(init, step)
+        return checked_algorithm(EnergyState, init, step)
 
 
 class PersistentState(NamedTuple):
@@ -136,7 +138,8 @@ class PersistentContrastiveDivergence(PicklableMethod):
             theta_key, chain_key = jax.random.split(rng_key)
             theta = chain.init(theta_key, batch, init_params)
             chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
-            return PersistentState(theta, self.optimizer.init(theta), chains, jnp.zeros((), jnp.int32))
+            opt_state = start_optimizer("optimizer", self.optimizer, theta)
+            return PersistentState(theta, opt_state, chains, jnp.zeros((), jnp.int32))
 
         def step(
             rng_key: Key[Array, ""], state: PersistentState, batch: Array
@@ -149,7 +152,7 @@ class PersistentContrastiveDivergence(PicklableMethod):
             info = EnergyInfo(loss, optax.tree.norm(grads))
             return PersistentState(theta, opt_state, chains, state.iteration + 1), info
 
-        return Algorithm(init, step)
+        return checked_algorithm(PersistentState, init, step)
 
 
 def _check(k: int, chain: Chain, optimizer: optax.GradientTransformation) -> None:

@@ -17,6 +17,7 @@ import optax
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Int, PyTree
 
+from bism_jax import checks
 from bism_jax.hypergradient.optimizer_trace import Increments, UpdateTrace, is_count, trace_update
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.jaxprs import PLAIN_CALLS, dependent_equations, is_inexact, sub_jaxprs
@@ -47,7 +48,11 @@ def counts_updates(optimizer: optax.GradientTransformation) -> optax.GradientTra
 
     Args:
         optimizer: an optax transformation.
+
+    Raises:
+        TypeError: for anything else.
     """
+    checks.optimizer("optimizer", optimizer)
 
     def update(
         grads: PyTree, state: UpdateCountState, params: PyTree = None

@@ -219,7 +219,8 @@ def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
         if str(error).startswith(name):
             raise
         raise ValueError(
-            f"{name} cannot be evaluated on its parameters and a batch: {type(error).__name__}: {error}"
+            f"{name} cannot be evaluated on its parameters and a batch: {type(error).__name__}: {error}. "
+            "Where init_params are given, they must be (theta, phi) of this model."
         ) from error
 
 

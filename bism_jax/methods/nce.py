@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.methods.arguments import checked_algorithm, start_optimizer
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.free_energy import exact_free_energy
@@ -103,7 +104,7 @@ class NCE(PicklableMethod):
             check_noise(self.noise, batch)
             theta = model.init(rng_key, batch, init_params)
             log_partition = jnp.zeros((), batch.dtype)
-            opt_state = self.optimizer.init((theta, log_partition))
+            opt_state = start_optimizer("optimizer", self.optimizer, (theta, log_partition))
             return NCEState(theta, log_partition, opt_state, jnp.zeros((), jnp.int32))
 
         def step(rng_key: Key[Array, ""], state: NCEState, batch: Array) -> tuple[NCEState, NCEInfo]:
@@ -126,4 +127,4 @@ class NCE(PicklableMethod):
             info = NCEInfo(loss, optax.tree.norm(grads[0]), log_partition)
             return NCEState(theta, log_partition, opt_state, state.iteration + 1), info
 
-        return Algorithm(init, step)
+        return checked_algorithm(NCEState, init, step)

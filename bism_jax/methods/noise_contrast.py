@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Key
 
@@ -58,10 +60,34 @@ def check_distribution(distribution: Any) -> None:
 def check_noise(distribution: Any, batch: Float[Array, "batch *visible"]) -> None:
     """Raises ValueError unless the noise is drawn in the data's shape and has one log_prob a row."""
     noise = noise_for(distribution, batch)
+    if getattr(getattr(noise, "support", None), "is_discrete", False):
+        raise ValueError(
+            f"noise={type(noise).__name__} is discrete, but the data is continuous: a density is told from a "
+            "density. Take dist.Normal(0.0, 2.0).expand((2,)).to_event(1), or None for the standard normal."
+        )
     v = jax.eval_shape(lambda key: noise.sample(key, (batch.shape[0],)), jax.random.key(0))
     if v.shape != batch.shape or jax.eval_shape(noise.log_prob, batch).shape != batch.shape[:1]:
         raise ValueError(
             f"noise draws {v.shape} for a batch of {batch.shape}, or has not one log_prob a row; it must be "
             f"a distribution over one data point: batch shape (), event shape {batch.shape[1:]} (numpyro: "
             ".to_event(k))."
+        )
+    if not jnp.issubdtype(v.dtype, jnp.floating):
+        raise ValueError(
+            f"noise draws dtype {v.dtype}, but the data is {batch.dtype}: a density is told from a density. "
+            "Take a continuous distribution, or None for the standard normal."
+        )
+    _check_covers(noise, batch)
+
+
+def _check_covers(noise: Any, batch: Float[Array, "batch *visible"]) -> None:
+    """Raises ValueError where data lies off the support, on which its density is taken by numpyro for any."""
+    support = getattr(noise, "support", None)
+    if not callable(support) or isinstance(batch, jax.core.Tracer):
+        return
+    inside = np.asarray(support(batch)).reshape(len(batch), -1).all(axis=1)
+    if not inside.all():
+        raise ValueError(
+            f"noise={type(noise).__name__} has no density at {int((~inside).sum())} of {len(batch)} rows of "
+            "the batch; take one whose support holds all of the data, such as a Normal."
         )

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import optax
 from jaxtyping import PyTree
 
+from bism_jax import checks
+from bism_jax.hypergradient.optimizer_trace import check_state
 from bism_jax.jax_switches import standard_promotion
 from bism_jax.methods.pickling import picklable
 
@@ -31,7 +33,12 @@ def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
 
     Args:
         learning_rate: a number or an optax schedule.
+
+    Raises:
+        ValueError: for a number below 0 or that is not finite.
+        TypeError: for what is neither a number nor a function.
     """
+    checks.learning_rate("learning_rate", learning_rate)
     return picklable(optax.adam, learning_rate, b1=0.9, b2=0.95, eps=1e-8, eps_root=1e-16)
 
 
@@ -42,7 +49,12 @@ DEFAULT_OPTIMIZERS = Optimizers(paper_adam(), paper_adam())
 def apply_gradient(
     optimizer: optax.GradientTransformation, grads: PyTree, opt_state: PyTree, params: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """One step of an optimiser: the new parameters and its new state."""
+    """One step of an optimiser: the new parameters and its new state.
+
+    Raises:
+        ValueError: where the state is not one of the optimiser's for these parameters.
+    """
+    check_state("opt_state", optimizer, opt_state, params)
     with standard_promotion():
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state

@@ -100,9 +100,17 @@ def init_module(
 
 def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
     if not isinstance(init_params, tuple) or len(init_params) != 2:
-        raise ValueError("init_params must be a pair (theta, phi); phi is None where there is no posterior.")
+        what = (
+            "a whole FitResult; pass init_params=(result.theta, result.phi)"
+            if "theta" in getattr(init_params, "_fields", ())
+            else f"a {type(init_params).__name__}"
+        )
+        raise ValueError(
+            f"init_params must be a pair (theta, phi), with phi None where there is no posterior, not {what}."
+        )
     for name, params in zip(("theta", "phi"), init_params, strict=True):
         if name == "theta" or params is not None:
+            checks.no_result(f"init_params: {name}", params)
             checks.parameters(f"init_params: {name}", params)
     return jax.tree.map(as_working, init_params)
 

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.methods.arguments import checked_algorithm, start_optimizer
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
@@ -119,7 +120,8 @@ class PersistentVI(PicklableMethod):
             mean = self.prior.start(theta)
             phi = Variational(mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, _START_LOG_STD), mean))
             chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
-            return PersistentVIState(theta, phi, self.optimizer.init(phi), chains, jnp.zeros((), jnp.int32))
+            opt_state = start_optimizer("optimizer", self.optimizer, phi)
+            return PersistentVIState(theta, phi, opt_state, chains, jnp.zeros((), jnp.int32))
 
         def step(
             rng_key: Key[Array, ""], state: PersistentVIState, batch: Array
@@ -140,7 +142,15 @@ class PersistentVI(PicklableMethod):
             theta = self.prior.theta(phi.mean)
             return PersistentVIState(theta, phi, opt_state, chains, state.iteration + 1), info
 
-        return Algorithm(init, step)
+        return checked_algorithm(PersistentVIState, init, step)
+
+    def check_num_rows(self, num_rows: int) -> None:
+        """Raises ValueError unless the data has `num_data` rows; `fit` asks where it knows their number."""
+        if num_rows != self.num_data:
+            raise ValueError(
+                f"num_data={self.num_data}, but data has num_rows={num_rows}: the likelihood would be "
+                f"weighed as that of {self.num_data}; pass PersistentVI(num_data={num_rows})."
+            )
 
     def complexity(self, phi: Variational, xi: PyTree) -> Float[Array, ""]:
         """-(log p(x) + H[q]) / n at x = mu + s xi, up to a constant."""
@@ -148,7 +158,16 @@ class PersistentVI(PicklableMethod):
         return -(self.prior.log_prior(_draw(phi, xi)) + entropy) / self.num_data
 
     def draw_theta(self, phi: Variational, rng_key: Key[Array, ""], num_samples: int) -> Params:
-        """Parameters theta(x), x ~ q, with a leading axis of `num_samples`."""
+        """Parameters theta(x), x ~ q, with a leading axis of `num_samples`.
+
+        Raises:
+            TypeError: for a phi that is not one of `fit` by this method, or what is no key.
+            ValueError: for an array of keys, or a count that is none.
+        """
+        if not isinstance(phi, Variational):
+            raise TypeError(f"phi must be the Variational(mean, log_std) that fit returns, not {phi!r:.200}.")
+        rng_key = checks.rng_key("rng_key", rng_key)
+        checks.positive_int("num_samples", num_samples)
 
         def draw(key: Key[Array, ""]) -> Params:
             return self.prior.theta(_draw(phi, _normal_like(key, phi.mean)))

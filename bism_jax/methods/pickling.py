@@ -34,7 +34,14 @@ def picklable(
             builds all, schedules included.
         *args: its arguments, which must pickle too.
         **kwargs: likewise.
+
+    Raises:
+        TypeError: where `builder` is no function, or builds no transformation.
     """
+    if not callable(builder):
+        raise TypeError(
+            f"builder must be a function that builds a transformation, such as optax.adam, not {builder!r}."
+        )
     return _rebuild(builder, args, tuple(kwargs.items()))
 
 
@@ -73,7 +80,12 @@ def _rebuild(
 def _build(
     builder: Callable[..., optax.GradientTransformation], args: tuple[Any, ...], kwargs: tuple[Any, ...]
 ) -> _Rebuilt:
-    built = _Rebuilt(*optax.with_extra_args_support(builder(*args, **dict(kwargs))))
+    made = builder(*args, **dict(kwargs))
+    if not isinstance(made, optax.GradientTransformation):
+        raise TypeError(
+            f"builder={builder!r} builds {made!r:.100}, no optax transformation; pass one such as optax.adam."
+        )
+    built = _Rebuilt(*optax.with_extra_args_support(made))
     built.call = (builder, args, kwargs)
     return built
 

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.methods.arguments import checked_algorithm, start_optimizer
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.data_checks import check_batch
@@ -73,7 +74,8 @@ class ScoreMatching(PicklableMethod):
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
             check_batch(self.objective, batch)
             theta = model.init(rng_key, batch, init_params)
-            return EnergyState(theta, self.optimizer.init(theta), jnp.zeros((), jnp.int32))
+            opt_state = start_optimizer("optimizer", self.optimizer, theta)
+            return EnergyState(theta, opt_state, jnp.zeros((), jnp.int32))
 
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
             like_batch = shard.global_batch(batch)
@@ -90,4 +92,4 @@ class ScoreMatching(PicklableMethod):
             info = EnergyInfo(loss, optax.tree.norm(grads))
             return EnergyState(theta, opt_state, state.iteration + 1), info
 
-        return Algorithm(init, step)
+        return checked_algorithm(EnergyState, init, step)

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.methods.arguments import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
@@ -107,7 +108,7 @@ class VaGES(PicklableMethod):
 
     def __post_init__(self) -> None:
         checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
-        checks.instance("divergence", self.divergence, Divergence, "KL()")
+        check_divergence(self.divergence)
         if not isinstance(self.objective, PointwiseObjective):
             raise TypeError(
                 f"objective={self.objective!r} needs derivatives of the score, which VaGES does not "
@@ -151,7 +152,7 @@ class VaGES(PicklableMethod):
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
             check_latent_model(energy, posterior, theta, phi, batch)
             check_lower_density(posterior, phi, batch, self.divergence)
-            opt_states = (self.optimizers.theta.init(theta), self.optimizers.phi.init(phi))
+            opt_states = start_optimizers(self.optimizers, theta, phi)
             return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
@@ -169,7 +170,7 @@ class VaGES(PicklableMethod):
             new_state = LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1)
             return new_state, info
 
-        return Algorithm(init, step)
+        return checked_algorithm(LatentState, init, step)
 
     def draw_noise(
         self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array
@@ -214,7 +215,7 @@ class VaGES(PicklableMethod):
         posterior = losses.posterior_fn(phi, points)
         samples = jax.vmap(lambda latent: sample_latents(posterior, latent))(noise.latent)
         if self.refinement is not None:
-            energy_fn = jax.vmap(lambda h: losses.energy_fn(theta, points, h))
+            energy_fn = jax.vmap(lambda h: losses.energy_fn(theta, points, h).sum())
             h = langevin(
                 energy_fn, noise.refinement, samples.h, self.refinement.num_steps, self.refinement.step_size
             )

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax.methods.arguments import checked_algorithm, start_optimizers
 from bism_jax.methods.batch_shard import BatchShard
 from bism_jax.methods.bilevel import BilevelProblem
 from bism_jax.methods.capabilities import require_posterior
@@ -138,11 +139,8 @@ class VNCE(PicklableMethod):
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
             check_latent_model(energy, posterior, theta, phi, batch)
             log_partition = jnp.zeros((), batch.dtype)
-            theta_opt_state = self.optimizers.theta.init((theta, log_partition))
-            phi_opt_state = self.optimizers.phi.init(phi)
-            return VNCEState(
-                theta, phi, log_partition, theta_opt_state, phi_opt_state, jnp.zeros((), jnp.int32)
-            )
+            opt_states = start_optimizers(self.optimizers, (theta, log_partition), phi)
+            return VNCEState(theta, phi, log_partition, *opt_states, jnp.zeros((), jnp.int32))
 
         def step(rng_key: Key[Array, ""], state: VNCEState, batch: Array) -> tuple[VNCEState, VNCEInfo]:
             lower_key, noise_key = jax.random.split(rng_key)
@@ -166,7 +164,7 @@ class VNCE(PicklableMethod):
             )
             return new_state, info
 
-        return Algorithm(init, step)
+        return checked_algorithm(VNCEState, init, step)
 
     def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
         """All noise of the loss in theta."""

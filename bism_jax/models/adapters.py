@@ -37,9 +37,11 @@ def as_model(argument: str, fn: Any) -> Model:
     """Adapts `fn`, which was passed as `argument`, to a `Model`.
 
     Raises:
-        TypeError: where `fn` is a class, or nothing that can be called.
+        TypeError: where `argument` is no text, or `fn` is a class, or nothing that can be called.
         ValueError: where a module keeps state beside its parameters.
     """
+    if not isinstance(argument, str):
+        raise TypeError(f"argument must be the name of an argument, for messages, not {argument!r}.")
     if isinstance(fn, type):
         raise TypeError(f"{argument} is the class {fn.__name__}; pass an instance, {fn.__name__}(...).")
     if isinstance(fn, linen.Module):

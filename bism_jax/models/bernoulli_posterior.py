@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from flax import linen as nn
 from jaxtyping import Array, Float, Key
@@ -45,6 +46,10 @@ class RelaxedBernoulli(dist.Distribution):
         *,
         validate_args: bool | None = False,
     ) -> None:
+        checks.array("logits", logits, "[batch, latent]")
+        if not isinstance(temperature, (jax.Array, np.ndarray)):
+            checks.positive("temperature", temperature)
+        checks.one_of("density", density, ("bernoulli", "concrete"))
         self.logits, self.temperature, self.density = logits, temperature, density
         super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.models.image_features import ImageFeatures, check_shape, image_features
+from bism_jax.models.image_features import ImageFeatures, check_range, check_shape, image_features
 from bism_jax.models.pretrained import LayerNames, folded_parameters, read_arrays
 
 _SIZE, _CHANNELS, _CLASSES = (32, 32), 3, 10
@@ -52,6 +52,7 @@ class CifarResNet(nn.Module):
     def features(self, images: Float[Array, "batch 32 32 3"]) -> Float[Array, "batch 64"]:
         """The last stage, averaged over the pixels, `[B, 64]`."""
         check_shape("CifarResNet", images, _CHANNELS, _SIZE)
+        check_range("CifarResNet", images)
         mean, std = jnp.asarray(_MEAN, images.dtype), jnp.asarray(_STD, images.dtype)
         x = jax.nn.relu(self.conv1((images - mean) / std))
         for block in (*self.layer1, *self.layer2, *self.layer3):
@@ -101,7 +102,7 @@ def load_cifar_resnet(path: str | Path) -> ImageFeatures:
     matches = (re.match(r"layer[123]\.(\d+)\.", name) for name in arrays)
     blocks = [int(match[1]) for match in matches if match]
     if not blocks:
-        raise ValueError(f"{str(path)!r} has no layers such as 'layer1.0.conv1.weight'.")
+        raise ValueError(f"path {str(path)!r} has no layers such as 'layer1.0.conv1.weight'.")
     network = CifarResNet(6 * (max(blocks) + 1) + 2)
     params = folded_parameters(path, arrays, network, (*_SIZE, _CHANNELS), _layer_names, _EPSILON)
     return image_features(f"CifarResNet{network.depth}", network, params)

@@ -27,6 +27,9 @@ class ConvDecoder(nn.Module):
 
     def __post_init__(self) -> None:
         checks.widths("widths", self.widths)
+        checks.widths("image_shape", self.image_shape)
+        if not self.widths:
+            raise ValueError("widths is empty; a decoder needs one width at least, such as (64,).")
         if len(self.image_shape) != 3 or any(size % 2 ** len(self.widths) for size in self.image_shape[:2]):
             raise ValueError(
                 f"image_shape={self.image_shape} must be height, width and colours, the first two multiples "

@@ -21,9 +21,15 @@ class ConvEncoder(nn.Module):
 
     widths: tuple[int, ...] = (64, 128, 256)
 
+    def __post_init__(self) -> None:
+        checks.widths("widths", self.widths)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, v: Float[Array, "batch height width colours"]) -> Float[Array, "batch outputs"]:
         """`[B, height, width, colours] -> [B, outputs]`."""
+        if v.ndim != 4:
+            raise ValueError(f"v has shape {v.shape}; it must be [batch, height, width, colours].")
         for width in self.widths:
             v = jax.nn.leaky_relu(Conv(width, reduce="stride")(v), 0.2)
         return v.reshape(v.shape[0], -1)
@@ -50,8 +56,6 @@ class ConvGaussianPosterior(nn.Module):
     @nn.compact
     def __call__(self, v: Float[Array, "batch height width colours"]) -> DiagonalGaussian:
         """The posterior of each image, with batch shape `(B,)` and event shape `(num_hidden,)`."""
-        if v.ndim != 4:
-            raise ValueError(f"v has shape {v.shape}; it must be [batch, height, width, colours].")
         x = ConvEncoder(self.widths)(v)
         mean, log_std = (dense(x, self.num_hidden, name) for name in ("mean", "log_std"))
         return DiagonalGaussian(mean, jnp.exp(log_std))

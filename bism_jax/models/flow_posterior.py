@@ -42,6 +42,9 @@ class ConditionalFlow(dist.Distribution):
         *,
         validate_args: bool | None = False,
     ) -> None:
+        checks.array("context", context, "[batch, context]")
+        if not isinstance(flow, CouplingFlow):
+            raise TypeError(f"flow must be the CouplingFlow of a FlowPosterior, not {flow!r}.")
         self.flow, self.params, self.context = flow, params, context
         super().__init__(context.shape[:-1], (flow.num_hidden,), validate_args=validate_args)
 

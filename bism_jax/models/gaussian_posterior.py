@@ -29,6 +29,8 @@ class DiagonalGaussian(dist.Independent):
         *,
         validate_args: bool | None = False,
     ) -> None:
+        checks.array("loc", loc, "[batch, latent]")
+        checks.array("scale", scale, "[batch, latent]")
         super().__init__(dist.Normal(loc, scale, validate_args=validate_args), 1, validate_args=validate_args)
 
     def draw_noise(

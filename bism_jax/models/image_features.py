@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.errors import FlaxError
 from jaxtyping import Array, Float
 
+from bism_jax import checks
 from bism_jax.typing import Params
+
+_COLOURS = (1, 3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +40,38 @@ class ImageFeatures:
         Raises:
             ValueError: for images of another shape or dtype than the network takes, or outside [0, 1].
         """
+        check_shape(type(self.network).__name__, images)
         check_range(self.name, images)
-        return _features(self.network, self.params, images)
+        try:
+            return _features(self.network, self.params, images)
+        except FlaxError as error:
+            raise ValueError(
+                f"{self.name} cannot take images of shape {images.shape}, for which it has no parameters: "
+                f"{error}"
+            ) from error
 
 
 def image_features(label: str, network: nn.Module, params: Params) -> ImageFeatures:
-    """The features of a network, named after its label and its parameters."""
+    """The features of a network, named after its label and its parameters.
+
+    Raises:
+        TypeError: for a label that is no text, or what is no Linen module with a method `features`.
+        ValueError: for parameters that are not floating and finite.
+    """
+    if not isinstance(label, str):
+        raise TypeError(f"label must be a text, not {label!r}.")
+    if not isinstance(network, nn.Module) or not hasattr(type(network), "features"):
+        raise TypeError(
+            f"network must be a Linen module with a method features(images), such as ImageClassifier(), not "
+            f"{network!r}."
+        )
+    checks.no_result("params", params)
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"params must be a dictionary, such as network.init(...), not a {type(params).__name__}."
+        )
+    if jax.tree.leaves(params):  # a network may have none
+        checks.parameters("params", params)
     return ImageFeatures(f"{label}@{_digest(params)}", network, params)
 
 
@@ -48,6 +79,8 @@ def check_shape(
     network: str, images: Array | np.ndarray, channels: int | None = None, size: tuple[int, int] | None = None
 ) -> None:
     """Raises ValueError unless `images` are floating, of the size and with the channels that are given."""
+    if not isinstance(images, (jax.Array, np.ndarray)):
+        raise TypeError(f"{network} takes an array of images, not a {type(images).__name__}.")
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(
             f"{network} takes images of shape [batch, height, width, channels], not {images.shape}."
@@ -60,6 +93,11 @@ def check_shape(
         raise ValueError(
             f"{network} takes images with {channels} channels on the last axis, but their shape is "
             f"{images.shape}; repeat the channel of grey images, or move the axis of colours to the end."
+        )
+    if images.shape[1] in _COLOURS and images.shape[3] not in _COLOURS and images.shape[2] not in _COLOURS:
+        raise ValueError(
+            f"{network} takes images of shape [batch, height, width, channels], but {images.shape} has the "
+            "channels before the pixels; move them to the end: images.transpose(0, 2, 3, 1)."
         )
     if size is not None and images.shape[1:3] != size:
         raise ValueError(

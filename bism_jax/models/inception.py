@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from bism_jax.models.image_features import ImageFeatures, check_shape, image_features
+from bism_jax.models.image_features import ImageFeatures, check_range, check_shape, image_features
 from bism_jax.models.pretrained import LayerNames, folded_parameters, read_arrays
 
 _SIDE, _CHANNELS, _NUM_FEATURES, _CLASSES = 299, 3, 2048, 1008
@@ -32,6 +32,7 @@ class InceptionV3(nn.Module):
     def __call__(self, images: Float[Array, "batch height width 3"]) -> Float[Array, "batch 2048"]:
         """The features, `[B, 2048]`."""
         check_shape("InceptionV3", images, _CHANNELS)
+        check_range("InceptionV3", images)
         x = 2 * resize(images) - 1
         x = _conv("Conv2d_1a_3x3", x, 32, 3, stride=2)
         x = _conv("Conv2d_2a_3x3", x, 32, 3)

@@ -13,6 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers, finite_rows, not_empty
 from bism_jax.precision import working_dtype
 from bism_jax.typing import Params
 
@@ -129,7 +130,9 @@ def maximum_likelihood(v: Float[Array | np.ndarray, "rows visible"], num_latent:
     Raises:
         ValueError: on v that is no matrix, an m out of range, or data without variance beyond m directions.
     """
-    v = np.asarray(v, np.float64)
+    v = np.asarray(as_numbers("v", v, "[rows, visible]"), np.float64)
+    not_empty("v", v, "[rows, visible]")
+    finite_rows("v", v)
     num_visible = _num_visible(v)
     checks.positive_int("num_latent", num_latent)
     if num_latent >= num_visible:

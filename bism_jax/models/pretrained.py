@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
+from bism_jax import checks
 from bism_jax.typing import Params
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -38,18 +39,18 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         ValueError: it is no archive of arrays, or one holds NaN or infinite values.
     """
-    path = Path(path).expanduser()
+    path = checks.path("path", path).expanduser()
     if not path.is_file():
-        raise FileNotFoundError(f"There are no weights at {str(path)!r}; nothing is downloaded.")
+        raise FileNotFoundError(f"path: there are no weights at {str(path)!r}; nothing is downloaded.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} cannot be read as an npz archive of arrays: {error}") from error
+        raise ValueError(f"path {str(path)!r} cannot be read as an npz archive of arrays: {error}") from error
     arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
-            raise ValueError(f"{name!r} in {str(path)!r} must hold finite floating numbers.")
+            raise ValueError(f"{name!r} in path {str(path)!r} must hold finite floating numbers.")
     return arrays
 
 
@@ -112,11 +113,11 @@ def _compare(path: str, arrays: Mapping[str, np.ndarray], expected: Mapping[str,
     for problem, names in (("lacks", missing), ("has the unknown arrays", unknown)):
         if names:
             raise ValueError(
-                f"{path!r} {problem} {_listed(names)}; these are the weights of another network."
+                f"path {path!r} {problem} {_listed(names)}; these are the weights of another network."
             )
     for name, shape in expected.items():
         if arrays[name].shape != shape:
-            raise ValueError(f"{name!r} in {path!r} has shape {arrays[name].shape}, not {shape}.")
+            raise ValueError(f"{name!r} in path {path!r} has shape {arrays[name].shape}, not {shape}.")
 
 
 def _listed(names: list[str]) -> str:

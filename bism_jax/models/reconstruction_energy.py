@@ -55,6 +55,8 @@ class ReconstructionEnergy(nn.Module):
         checks.positive_int("channels", self.channels)
         checks.positive("noise_std", self.noise_std)
         checks.boolean("spectral_norm", self.spectral_norm)
+        checks.function("activation", self.activation, "of an array")
+        checks.floating_dtype("dtype", self.dtype)
         super().__post_init__()
 
     def setup(self) -> None:

@@ -44,6 +44,8 @@ class ResidualFreeEnergy(nn.Module):
         checks.positive_int("channels", self.channels)
         checks.one_of("num_blocks", self.num_blocks, (6, 9))
         checks.boolean("spectral_norm", self.spectral_norm)
+        checks.function("activation", self.activation, "of an array")
+        checks.floating_dtype("dtype", self.dtype)
         super().__post_init__()
 
     @nn.compact

@@ -11,7 +11,14 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import expand_like, sum_events
+from bism_jax.objectives.objective import (
+    check_draw,
+    check_noise,
+    check_score,
+    expand_like,
+    score_at,
+    sum_events,
+)
 from bism_jax.typing import ScoreFn
 
 
@@ -42,18 +49,22 @@ class DSM:
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*sample batch *visible"]:
         """Draws eps of the shape of v."""
+        rng_key = check_draw(rng_key, v, sample_shape)
         return jax.random.normal(rng_key, (*sample_shape, *v.shape), v.dtype)
 
     def perturb(self, v: Array, noise: Array) -> Array:
         """The points v + sigma eps."""
+        check_noise(noise, v)
         return v + self.noise_std * noise
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
         """1/2 |s(v~) + eps / sigma|^2, `[B]`."""
-        return self.pointwise_loss(score_fn(self.perturb(v, noise)), v, noise)
+        return self.pointwise_loss(score_at(score_fn, self.perturb(v, noise)), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: Array) -> Float[Array, " batch"]:
         """The loss of the score's values at v~."""
+        check_score(score, v)
+        check_noise(noise, v)
         return 0.5 * sum_events((score + noise / self.noise_std) ** 2)
 
     def lower_weight(self, noise: Array) -> float:
@@ -108,6 +119,7 @@ class MDSM:
 
     def noise_levels(self, batch_size: int) -> np.ndarray:
         """sigma_1 .. sigma_B."""
+        checks.positive_int("batch_size", batch_size)
         space = np.geomspace if self.spacing == "geometric" else np.linspace
         return space(self.min_std, self.max_std, batch_size)
 
@@ -115,23 +127,46 @@ class MDSM:
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
     ) -> MultiscaleNoise:
         """The grid over the batch, and eps of the shape of v."""
+        rng_key = check_draw(rng_key, v, sample_shape)
         std = jnp.asarray(self.noise_levels(v.shape[0]), v.dtype)
         eps = jax.random.normal(rng_key, (*sample_shape, *v.shape), v.dtype)
         return MultiscaleNoise(jnp.broadcast_to(std, (*sample_shape, v.shape[0])), eps)
 
     def perturb(self, v: Array, noise: MultiscaleNoise) -> Array:
         """v_i + sigma_i eps_i."""
+        _check_multiscale(noise, v)
         return v + expand_like(noise.std, noise.eps) * noise.eps
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """1/2 |s(v~_i) / sigma_i + eps_i / sigma_0^2|^2, `[B]`."""
-        return self.pointwise_loss(score_fn(self.perturb(v, noise)), v, noise)
+        return self.pointwise_loss(score_at(score_fn, self.perturb(v, noise)), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: MultiscaleNoise) -> Float[Array, " batch"]:
         """The loss of the score's values at v~."""
+        check_score(score, v)
+        _check_multiscale(noise, v)
         residual = score / expand_like(noise.std, score) + noise.eps / self.base_std**2
         return 0.5 * sum_events(residual**2)
 
     def lower_weight(self, noise: MultiscaleNoise) -> Float[Array, "*sample batch"]:
         """1 / sigma_i."""
+        _check_kind(noise)
         return 1.0 / noise.std
+
+
+def _check_multiscale(noise: Any, v: Array) -> None:
+    _check_kind(noise)
+    check_noise(noise.eps, v)
+    if jnp.shape(noise.std) != noise.eps.shape[: noise.eps.ndim - v.ndim + 1]:
+        raise ValueError(
+            f"noise.std has shape {jnp.shape(noise.std)}, but noise.eps has {noise.eps.shape}: one a row; "
+            "pass what draw_noise(rng_key, v) returns."
+        )
+
+
+def _check_kind(noise: Any) -> None:
+    if not isinstance(noise, MultiscaleNoise):
+        raise TypeError(
+            f"noise must be the MultiscaleNoise(std, eps) that draw_noise(rng_key, v) returns, not a "
+            f"{type(noise).__name__}."
+        )

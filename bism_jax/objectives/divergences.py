@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from bism_jax import checks
 from bism_jax.objectives.latents import LatentSample, latent_log_prob, map_particles, sample_latents
 from bism_jax.objectives.objective import sum_events
-from bism_jax.typing import EnergyFn, Noise, Params
+from bism_jax.typing import EnergyFn, Noise, Params, Posterior
 
 
 class Divergence(Protocol):
@@ -53,10 +53,11 @@ class KL:
         self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise
     ) -> Float[Array, " batch"]:
         """The divergence D of each data point, `[B]`."""
+        _check_arguments(energy_fn, posterior, v)
 
         def log_weight(noise: Noise) -> Float[Array, " batch"]:
             sample = sample_latents(posterior, noise)
-            return -energy_fn(theta, v, sample.h) - latent_log_prob(posterior, sample)
+            return _log_ratio(energy_fn, theta, posterior, v, sample)
 
         log_weights = map_particles(log_weight, noise)
         if not self.importance_weighted:
@@ -81,11 +82,35 @@ class Fisher:
         self, energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, noise: Noise
     ) -> Float[Array, " batch"]:
         """The divergence D of each data point, `[B]`."""
+        _check_arguments(energy_fn, posterior, v)
 
         def log_ratio(h: Array) -> Array:
-            return (-energy_fn(theta, v, h) - latent_log_prob(posterior, LatentSample(h))).sum()
+            return _log_ratio(energy_fn, theta, posterior, v, LatentSample(h)).sum()
 
         def squared_norm(noise: Noise) -> Float[Array, " batch"]:
             return 0.5 * sum_events(jax.grad(log_ratio)(sample_latents(posterior, noise).h) ** 2)
 
         return map_particles(squared_norm, noise).mean(axis=0)
+
+
+def _check_arguments(energy_fn: EnergyFn, posterior: Any, v: Array) -> None:
+    """Raises TypeError or ValueError for what is no energy, no posterior or no batch."""
+    checks.function("energy_fn", energy_fn, "(theta, v, h) -> [B]")
+    checks.instance("posterior", posterior, Posterior, "posterior_fn(phi, v)")
+    checks.array("v", v, "[batch, *visible]")
+
+
+def _log_ratio(
+    energy_fn: EnergyFn, theta: Params, posterior: Any, v: Array, sample: LatentSample
+) -> Float[Array, " batch"]:
+    """-E(v, h) - log q(h | v); raises ValueError unless both have one number a row."""
+    if sample.h.shape[:1] != v.shape[:1]:
+        raise ValueError(
+            f"posterior draws h of shape {sample.h.shape}, but v has shape {v.shape}: one h a row is needed. "
+            "Pass posterior_fn(phi, v) of the same v."
+        )
+    energies = checks.called("energy_fn(theta, v, h)", energy_fn, theta, v, sample.h)
+    log_probs = latent_log_prob(posterior, sample)
+    checks.same_shape("energy_fn(theta, v, h)", energies, "one energy a row of v", v.shape[:1])
+    checks.same_shape("posterior.log_prob(h)", log_probs, "one log_prob a row of v", v.shape[:1])
+    return -energies - log_probs

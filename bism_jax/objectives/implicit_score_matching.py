@@ -13,6 +13,7 @@ training can lower it by making q wrong: probabilistic PCA then drifts nats belo
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import sum_events
+from bism_jax.objectives.objective import check_draw, check_noise, score_at, sum_events
 from bism_jax.typing import ScoreFn
 
 
@@ -57,16 +58,20 @@ class SSM:
         self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()
     ) -> Float[Array, "*sample batch *visible"]:
         """Draws u of the shape of v."""
+        rng_key = check_draw(rng_key, v, sample_shape)
         draw = _rademacher if self.projection == "rademacher" else jax.random.normal
         return draw(rng_key, (*sample_shape, *v.shape), v.dtype)
 
     def perturb(self, v: Array, noise: Array) -> Array:
         """The batch v itself, with the leading axes of the noise."""
+        check_noise(noise, v)
         return jnp.broadcast_to(v, noise.shape)
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: Array) -> Float[Array, " batch"]:
         """1/2 |s(v)|^2 + u^T grad_v (u^T s(v)), `[B]`."""
-        score, jacobian_vector = jax.jvp(score_fn, (v,), (noise,))
+        checks.array("v", v, "[batch, *visible]")
+        checks.same_shape("noise", noise, "v", v.shape)
+        score, jacobian_vector = jax.jvp(functools.partial(score_at, score_fn), (v,), (noise,))
         return sum_events(0.5 * score**2 + noise * jacobian_vector)
 
     def lower_weight(self, noise: Array) -> float:
@@ -104,6 +109,7 @@ class SM:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """1/2 |s(v)|^2 + tr grad_v s(v), `[B]`."""
+        score = score_at(score_fn, v)
         size = v[0].size
         basis = jnp.eye(size, dtype=v.dtype).reshape(size, *v.shape[1:])
 
@@ -112,7 +118,7 @@ class SM:
             return sum_events(jax.jvp(score_fn, (v,), (tangent,))[1] * tangent)
 
         trace = jax.vmap(diagonal_entry)(basis).sum(axis=0)
-        return 0.5 * sum_events(score_fn(v) ** 2) + trace
+        return 0.5 * sum_events(score**2) + trace
 
     def lower_weight(self, noise: tuple[()]) -> float:
         """1."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives.objective import sum_events
+from bism_jax.objectives.objective import check_score, score_at, sum_events
 from bism_jax.typing import ScoreFn
 
 
@@ -46,13 +46,14 @@ class KSD:
 
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The discrepancy of each row's pair, `[B]`."""
-        return self.pointwise_loss(score_fn(v), v, noise)
+        return self.pointwise_loss(score_at(score_fn, v), v, noise)
 
     def pointwise_loss(self, score: Array, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The loss of the score's values at v."""
+        check_score(score, v)
         if v.shape[0] % 2:
             raise ValueError(
-                f"KSD compares the rows of a batch in pairs, but there are {v.shape[0]} rows (on each "
+                f"KSD compares the rows of a batch in pairs, but v has {v.shape[0]} rows (on each "
                 "device); pass an even batch_size."
             )
         precision = 1 / self.bandwidth**2

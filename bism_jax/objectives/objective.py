@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from bism_jax import checks
 from bism_jax.typing import Noise, ScoreFn
 
 
@@ -43,8 +45,55 @@ class PointwiseObjective(Objective, Protocol):
         ...
 
 
+def check_draw(rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...]) -> Key[Array, ""]:
+    """The key of a draw for a batch like `v`, typed.
+
+    Raises:
+        TypeError: for what is no key, no array or no shape.
+        ValueError: for an array of keys, or a v that is empty or not floating.
+    """
+    if not isinstance(v, jax.ShapeDtypeStruct):
+        checks.array("v", v, "[batch, *visible]")
+    checks.shape("sample_shape", sample_shape)
+    return checks.rng_key("rng_key", rng_key)
+
+
+def check_noise(noise: Any, v: Array) -> None:
+    """Raises ValueError unless `noise` is of the shape of v, behind any leading axes.
+
+    Broadcasting would give every row the noise of one.
+    """
+    checks.array("v", v, "[batch, *visible]")
+    found = getattr(noise, "shape", None)
+    if found is None or len(found) < v.ndim or found[len(found) - v.ndim :] != v.shape:
+        shown = f"a {type(noise).__name__}" if found is None else f"shape {found}"
+        raise ValueError(f"noise has {shown}, but v has {v.shape}; pass what draw_noise(rng_key, v) returns.")
+
+
+def score_at(score_fn: ScoreFn, points: Array) -> Array:
+    """The score at some points.
+
+    Raises:
+        TypeError: for what is no function, or points that are no array.
+        ValueError: where it cannot be evaluated there, or returns another shape.
+    """
+    checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
+    checks.array("v", points, "[batch, *visible]")
+    score = checks.called("score_fn", score_fn, points)
+    checks.same_shape("score_fn(v)", score, "v", points.shape)
+    return score
+
+
+def check_score(score: Any, v: Array) -> None:
+    """Raises ValueError unless a score is of the shape of v."""
+    checks.array("v", v, "[batch, *visible]")
+    checks.same_shape("score", score, "v", v.shape)
+
+
 def sum_events(x: Float[Array, "batch *visible"]) -> Float[Array, " batch"]:
-    """The sum over all axes but the batch."""
+    """The sum over all axes but the batch; raises ValueError for a number, which has none."""
+    if jnp.ndim(x) == 0:
+        raise ValueError("x is a number; pass [batch, *visible].")
     return jnp.sum(x.reshape(x.shape[0], -1), axis=1)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import Array, Float, PyTree
 
+from bism_jax import checks
 from bism_jax.objectives.latents import LatentSample, latent_log_prob, sample_latents
 from bism_jax.typing import EnergyFn, FreeEnergyFn, Noise, Params, PosteriorFn, ScoreFn
 
@@ -32,12 +34,14 @@ def latent_score(
     Returns:
         A function `[B, *visible] -> [B, *visible]`.
     """
+    _check_functions(energy_fn, posterior_fn)
 
     def log_ratio(v: Array) -> Array:
-        log_prob = latent_log_prob(posterior_fn(phi, v), sample)
-        return (-energy_fn(theta, v, sample.h) - log_prob).sum()
+        log_prob = _one_a_row("posterior.log_prob(h)", latent_log_prob(posterior_fn(phi, v), sample), v)
+        energies = checks.called("energy_fn(theta, v, h)", energy_fn, theta, v, sample.h)
+        return -_one_a_row("energy_fn(theta, v, h)", energies, v) - log_prob
 
-    return jax.grad(log_ratio)
+    return _gradient(log_ratio)
 
 
 def moving_latent_score(
@@ -63,6 +67,7 @@ def moving_latent_score(
     Returns:
         A function `[B, *visible] -> [B, *visible]`.
     """
+    _check_functions(energy_fn, posterior_fn)
 
     def score(v: Array) -> Array:
         sample = sample_latents(posterior_fn(phi, v), noise)
@@ -106,4 +111,27 @@ def factored_score(
 
 def marginal_score(free_energy_fn: FreeEnergyFn, theta: Params) -> ScoreFn:
     """The score of a marginal energy, s(v) = -grad_v F(v; theta), as a function on `[B, *visible]`."""
-    return jax.grad(lambda v: -free_energy_fn(theta, v).sum())
+    checks.function("free_energy_fn", free_energy_fn, "(theta, v) -> [B]")
+    name = "free_energy_fn(theta, v)"
+    return _gradient(lambda v: -_one_a_row(name, checks.called(name, free_energy_fn, theta, v), v))
+
+
+def _gradient(fn: Callable[[Array], Float[Array, " batch"]]) -> ScoreFn:
+    """The gradient by v of a sum over the rows."""
+
+    def score(v: Array) -> Array:
+        checks.array("v", v, "[batch, *visible]")
+        return jax.grad(lambda v: fn(v).sum())(v)
+
+    return score
+
+
+def _one_a_row(name: str, values: Any, v: Array) -> Any:
+    """The values; raises ValueError unless there is one a row, which a sum would hide."""
+    checks.same_shape(name, values, "one value a row of v", v.shape[:1])
+    return values
+
+
+def _check_functions(energy_fn: Any, posterior_fn: Any) -> None:
+    checks.function("energy_fn", energy_fn, "(theta, v, h) -> [B]")
+    checks.function("posterior_fn", posterior_fn, "(phi, v) -> distribution")

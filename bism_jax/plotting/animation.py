@@ -11,7 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers
+from bism_jax.plotting import arguments
 from bism_jax.plotting.images import as_pixels
+
+_MAX_SCALE = 100
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,11 +40,12 @@ def save_animation(
         scale: the side of a pixel of a frame, in pixels of the file.
 
     Raises:
+        TypeError: the frames are no numbers, or `path` is no path.
         ValueError: the frames differ in shape or are no images, `path` has another suffix, or an option is
             out of range.
         ImportError: pillow is missing.
     """
-    path = Path(path)
+    path = checks.path("path", path)
     if path.suffix.lower() != ".gif":
         raise ValueError(f"path must end in .gif, the format of an animation, not {path.name!r}.")
     checks.positive("frames_per_second", frames_per_second)
@@ -49,23 +54,26 @@ def save_animation(
             f"frames_per_second must be at most 100, not {frames_per_second}; a GIF is no faster."
         )
     checks.positive_int("scale", scale)
+    if scale > _MAX_SCALE:
+        raise ValueError(f"scale must be at most {_MAX_SCALE}, not {scale}: an animation fits a screen.")
     pixels = as_pixels("frames", _stack(frames))
     enlarged = np.rint(255 * pixels).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
 
     first, *rest = _as_pictures(enlarged)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = arguments.file(path, (".gif",))
     duration = 10 * round(100 / frames_per_second)
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
     return path
 
 
 def _stack(frames: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
-    if not isinstance(frames, Sequence):
-        return np.asarray(frames)
-    shapes = {np.shape(frame) for frame in frames}
+    if not isinstance(frames, Sequence) or isinstance(frames, str):
+        return np.asarray(as_numbers("frames", frames, "[num_frames, height, width]"))
+    arrays = [np.asarray(as_numbers("each of frames", frame, "[height, width]")) for frame in frames]
+    shapes = {array.shape for array in arrays}
     if len(shapes) != 1:
         raise ValueError(f"frames have the shapes {sorted(shapes)}; give at least one, all of one shape.")
-    return np.stack([np.asarray(frame) for frame in frames])
+    return np.stack(arrays)
 
 
 def _as_pictures(pixels: np.ndarray) -> list[Image]:

@@ -10,6 +10,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
+from bism_jax import checks
+from bism_jax.plotting import arguments
 from bism_jax.plotting.figure import COLOURS, GREY, LINE_STYLES, new_figure, style
 
 if TYPE_CHECKING:
@@ -37,14 +39,22 @@ def plot_learning_curves(
         ylim: the range of values to show; None shows all.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: `curves` is empty, or the shapes of a curve do not fit.
         ImportError: matplotlib is missing.
     """
-    if not curves:
-        raise ValueError("curves is empty: give at least one (steps, seconds, values).")
-    for name, (steps, seconds, values) in curves.items():
+    arguments.named("curves", curves, "(steps, seconds, values)")
+    checks.text("ylabel", ylabel, "what the values are")
+    reference = arguments.references(reference)
+    ylim = None if ylim is None else arguments.interval("ylim", ylim)
+    arrays = {
+        name: arguments.parts(f"curves[{name!r}]", curve, ("steps", "seconds", "values"))
+        for name, curve in curves.items()
+    }
+    for name, (steps, seconds, values) in arrays.items():
         if (
             np.ndim(values) != 2
+            or not np.size(values)
             or np.shape(seconds) != np.shape(values)
             or np.shape(values)[1:] != np.shape(steps)
         ):
@@ -57,7 +67,7 @@ def plot_learning_curves(
     by_step, by_time = figure.subplots(1, 2, sharey=True)
     line_styles = [style for style in LINE_STYLES for _ in COLOURS]
     styles = zip(cycle(COLOURS), cycle(line_styles), strict=False)
-    for (name, (steps, seconds, values)), (colour, line_style) in zip(curves.items(), styles, strict=False):
+    for (name, (steps, seconds, values)), (colour, line_style) in zip(arrays.items(), styles, strict=False):
         mean, time = np.mean(values, axis=0), np.mean(seconds, axis=0)
         num_seeds = np.shape(values)[0]
         error = np.std(values, axis=0, ddof=min(1, num_seeds - 1)) / np.sqrt(num_seeds)
@@ -66,7 +76,7 @@ def plot_learning_curves(
             axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
     for axes, xlabel in ((by_step, "iteration"), (by_time, "seconds of training")):
         style(axes)
-        for (name, height), line_style in zip((reference or {}).items(), (":", "--", "-."), strict=False):
+        for (name, height), line_style in zip(reference.items(), (":", "--", "-."), strict=False):
             label = name if axes is by_step else None
             axes.axhline(height, color=GREY, linestyle=line_style, linewidth=1.2, label=label, zorder=1)
         axes.set(xlabel=xlabel, ylim=ylim)
@@ -88,7 +98,7 @@ def plot_curves(
     """Lines over one pair of axes, told apart by colour and by dash, with a legend.
 
     Args:
-        curves: `(x, y)` by name, both `[n]`.
+        curves: `(x, y)` by name, both `[n]`; NaN leaves a gap.
         xlabel: what x is, with its unit.
         ylabel: what y is, with its unit.
         reference: heights of horizontal lines by name, such as a best possible value.
@@ -96,13 +106,19 @@ def plot_curves(
         log_axes: whether both axes are logarithmic.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: `curves` is empty, or the x and the y of a curve differ in shape.
         ImportError: matplotlib is missing.
     """
-    if not curves:
-        raise ValueError("curves is empty: give at least one (x, y).")
-    for name, (x, y) in curves.items():
-        if np.ndim(x) != 1 or np.shape(x) != np.shape(y):
+    arguments.named("curves", curves, "(x, y)")
+    for label, text in (("xlabel", xlabel), ("ylabel", ylabel)):
+        checks.text(label, text, "what it is, with its unit")
+    arguments.optional_text("title", title)
+    checks.boolean("log_axes", log_axes)
+    reference = arguments.references(reference)
+    arrays = {name: arguments.parts(f"curves[{name!r}]", curve, ("x", "y")) for name, curve in curves.items()}
+    for name, (x, y) in arrays.items():
+        if np.ndim(x) != 1 or not np.size(x) or np.shape(x) != np.shape(y):
             raise ValueError(
                 f"curves[{name!r}] has x of shape {np.shape(x)} and y of {np.shape(y)}; give two vectors of "
                 "one length."
@@ -112,10 +128,10 @@ def plot_curves(
     axes = figure.subplots()
     style(axes)
     styles = zip(cycle(COLOURS), cycle(LINE_STYLES), strict=False)
-    for (name, (x, y)), (colour, line_style) in zip(curves.items(), styles, strict=False):
+    for (name, (x, y)), (colour, line_style) in zip(arrays.items(), styles, strict=False):
         (line,) = axes.plot(np.asarray(x), np.asarray(y), label=name, linewidth=1.8, markersize=4)
         line.set(color=colour, linestyle=line_style, marker="o" if np.size(x) <= 20 else "")
-    for (name, height), line_style in zip((reference or {}).items(), cycle((":", "--", "-.")), strict=False):
+    for (name, height), line_style in zip(reference.items(), cycle((":", "--", "-.")), strict=False):
         axes.axhline(height, color=GREY, linestyle=line_style, linewidth=1.2, label=name, zorder=1)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if log_axes:

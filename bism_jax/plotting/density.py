@@ -10,10 +10,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers, finite_rows, not_empty
+from bism_jax.plotting import arguments
 from bism_jax.plotting.figure import COLOURS, GREY, INK, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_MAX_RESOLUTION = 10_000
 
 Bounds: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 
@@ -38,13 +42,17 @@ def plot_density(
         max_points: the most points a scatter shows.
 
     Raises:
-        ValueError: `data` or `samples` are not points of the plane, or `log_density_fn` does not return
-            one number a point.
+        TypeError: an argument is of another kind.
+        ValueError: `data` or `samples` are not finite points of the plane, an option is out of range, or
+            `log_density_fn` does not return one number a point, whose density is finite.
         ImportError: matplotlib is missing.
     """
+    bounds = arguments.box("bounds", bounds)
+    _check_resolution(resolution)
+    checks.positive_int("max_points", max_points)
     (x_low, x_high), (y_low, y_high) = bounds
     points = {"data": _points("data", data), "samples": _points("samples", samples)}
-    density = _density_on_grid(log_density_fn, bounds, resolution)
+    density = _density_on_grid("log_density_fn", log_density_fn, bounds, resolution)
 
     figure = new_figure(10.8, 3.7)
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
@@ -89,14 +97,21 @@ def plot_density_grid(
         max_density: the top of the colour scale; None takes the largest density drawn.
 
     Raises:
-        ValueError: there is no model, `columns` is not positive, or a function does not return one number
-            a point.
+        TypeError: an argument is of another kind.
+        ValueError: there is no model, an option is out of range, or a function does not return one number a
+            point, whose density is finite.
         ImportError: matplotlib is missing.
     """
-    if not log_density_fns:
-        raise ValueError("log_density_fns is empty: give at least one model.")
+    arguments.named("log_density_fns", log_density_fns, "log density of a model")
+    bounds = arguments.box("bounds", bounds)
     checks.positive_int("columns", columns)
-    densities = {name: _density_on_grid(fn, bounds, resolution) for name, fn in log_density_fns.items()}
+    _check_resolution(resolution)
+    if max_density is not None:
+        checks.positive("max_density", max_density)
+    densities = {
+        name: _density_on_grid(f"log_density_fns[{name!r}]", fn, bounds, resolution)
+        for name, fn in log_density_fns.items()
+    }
     top = max(density.max() for density in densities.values()) if max_density is None else max_density
 
     columns = min(columns, len(densities))
@@ -117,10 +132,20 @@ def plot_density_grid(
 
 
 def _points(name: str, points: ArrayLike) -> Float[np.ndarray, "n 2"]:
-    array = np.asarray(points)
+    array = np.asarray(as_numbers(name, points, "[n, 2]"))
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError(f"{name} has shape {array.shape}; give points of the plane, [n, 2].")
+    not_empty(name, array, "[n, 2]")
+    finite_rows(name, array)
     return array
+
+
+def _check_resolution(resolution: int) -> None:
+    checks.positive_int("resolution", resolution)
+    if resolution > _MAX_RESOLUTION:
+        raise ValueError(
+            f"resolution must be at most {_MAX_RESOLUTION}, not {resolution}: no screen shows more."
+        )
 
 
 def _point_opacity(num_points: int) -> float:
@@ -128,7 +153,10 @@ def _point_opacity(num_points: int) -> float:
 
 
 def _density_on_grid(
-    log_density_fn: Callable[[Float[Array, "n 2"]], Float[Array, "n"]], bounds: Bounds, resolution: int
+    name: str,
+    log_density_fn: Callable[[Float[Array, "n 2"]], Float[Array, "n"]],
+    bounds: Bounds,
+    resolution: int,
 ) -> Float[np.ndarray, "resolution resolution"]:
     """The density at the centres of the cells; the first axis is the second coordinate, as images have it."""
     import jax.numpy as jnp
@@ -136,10 +164,12 @@ def _density_on_grid(
     centres = (np.arange(resolution) + 0.5) / resolution
     x, y = (low + (high - low) * centres for low, high in bounds)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    log_density = np.asarray(log_density_fn(jnp.asarray(grid, float)))
-    if log_density.shape != (resolution**2,):
+    log_density = arguments.values_at(name, log_density_fn, jnp.asarray(grid, float))
+    with np.errstate(over="ignore"):
+        density = np.exp(log_density)
+    if not np.isfinite(density).all():
         raise ValueError(
-            f"log_density_fn returned shape {log_density.shape} for {resolution**2} points; it must return "
-            "one log density a point, [n, 2] -> [n]."
+            f"{name} returned log densities of up to {log_density.max():.3g}, whose density is no "
+            "finite number; it must return a normalised log density in nats."
         )
-    return np.exp(log_density).reshape(resolution, resolution)
+    return density.reshape(resolution, resolution)

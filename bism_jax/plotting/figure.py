@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bism_jax import checks
+from bism_jax.array_checks import shown
+from bism_jax.plotting import arguments
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -12,13 +16,25 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, safe for colour blindness, without its yellow, which is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
+_MAX_DPI = 5000
 INK, GREY = "#333333", "#777777"
 
 
 def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
-    """Writes a figure; its format follows the suffix of `path`, and folders that are missing are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes a figure; its format follows the suffix of `path`, and folders that are missing are made.
+
+    Raises:
+        TypeError: for what is no figure of matplotlib or no path.
+        ValueError: for a suffix that is none of matplotlib's formats, a folder, or a `dpi` below 1.
+    """
+    if not hasattr(figure, "savefig") or not hasattr(figure, "canvas"):
+        raise TypeError(
+            f"figure must be one of matplotlib, such as a plot of this module, not {shown(figure)}."
+        )
+    checks.positive_int("dpi", dpi)
+    if dpi > _MAX_DPI:
+        raise ValueError(f"dpi must be at most {_MAX_DPI}, not {dpi}.")
+    path = arguments.file(path, [f".{suffix}" for suffix in figure.canvas.get_supported_filetypes()])
     figure.draw_without_rendering()  # the layout takes a second pass to make room for long labels
     figure.savefig(path, dpi=dpi)
     return path

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 from bism_jax import checks
+from bism_jax.plotting import arguments
 from bism_jax.plotting.figure import COLOURS, GREY, new_figure, style
 
 if TYPE_CHECKING:
@@ -39,14 +40,23 @@ def plot_history(
         max_points: the most points a drawn curve has.
 
     Raises:
+        TypeError: `history` is no mapping of names to arrays of numbers.
         ValueError: `history` is empty, a curve is not of the shape `[num_steps]`, or `window` or `columns`
             is not positive.
         ImportError: matplotlib is missing.
     """
-    if not history:
-        raise ValueError("history is empty: give at least one scalar curve.")
-    curves = {name: np.asarray(values, np.float64) for name, values in history.items()}
-    at = np.arange(len(next(iter(curves.values())))) if steps is None else np.asarray(steps)
+    arguments.named("history", history, "scalar curve")
+    curves = {
+        name: arguments.reals(f"history[{name!r}]", values, "[num_steps]") for name, values in history.items()
+    }
+    first = next(iter(curves.values()))
+    at = (
+        np.arange(len(np.atleast_1d(first)))
+        if steps is None
+        else arguments.reals("steps", steps, "[num_steps]")
+    )
+    if not np.isfinite(at).all():
+        raise ValueError("steps holds NaN or infinite values; give the iteration of each entry.")
     for name, values in curves.items():
         if values.shape != at.shape or values.ndim != 1 or not len(values):
             raise ValueError(
@@ -57,6 +67,9 @@ def plot_history(
     checks.positive_int("columns", columns)
     window = max(5, len(at) // 50) if window is None else window
     checks.positive_int("window", window)
+    checks.positive_int("max_points", max_points)
+    if max_points < 2:
+        raise ValueError("max_points must be at least 2: the least and the greatest value of a stretch.")
 
     columns = min(columns, len(curves))
     rows = -(-len(curves) // columns)

@@ -11,7 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 from bism_jax import checks
+from bism_jax.array_checks import shown
+from bism_jax.plotting import arguments
 from bism_jax.plotting.figure import new_figure
+
+_BYTES_FROM = 16  # what chains far from the data seldom reach without a negative number among them
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,16 +39,20 @@ def plot_image_grid(
         column_labels: one label a column, above it.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: `images` has another shape or dtype, `columns` is not positive, or the labels are more or
             fewer than the rows or the columns.
         ImportError: matplotlib is missing.
     """
+    arguments.optional_text("title", title)
+    row_labels = None if row_labels is None else arguments.labels("row_labels", row_labels)
+    column_labels = None if column_labels is None else arguments.labels("column_labels", column_labels)
     mosaic = image_mosaic(images, columns)
     number = np.shape(images)[0]
     columns = min(columns, number)
     rows = -(-number // columns)
-    _check_labels("row", row_labels, rows)
-    _check_labels("column", column_labels, columns)
+    _check_labels("row", row_labels, rows, columns)
+    _check_labels("column", column_labels, columns, columns)
 
     titles = bool(title) + (column_labels is not None)
     figure = new_figure(*_mosaic_size(mosaic, columns, labelled=row_labels is not None, titles=titles))
@@ -69,6 +77,7 @@ def image_mosaic(
         columns: images in a row.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: `images` has another shape or dtype, or `columns` is not positive.
     """
     pixels = as_pixels("images", images)
@@ -92,17 +101,18 @@ def plot_film_strip(
         title: drawn above.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: `snapshots` has another shape or dtype, or `column_labels` another length.
         ImportError: matplotlib is missing.
     """
-    array = np.asarray(snapshots)
+    array = _as_array("snapshots", snapshots)
     if array.ndim not in (4, 5) or 0 in array.shape:
         raise ValueError(
             f"snapshots has shape {array.shape}; give [num_snapshots, chains, height, width] or 1 or 3 "
             "channels last, none of them 0."
         )
     rows = as_pixels("snapshots", array.swapaxes(0, 1).reshape(-1, *array.shape[2:]))
-    labels = None if column_labels is None else [str(label) for label in column_labels]
+    labels = None if column_labels is None else arguments.labels("column_labels", column_labels)
     return plot_image_grid(rows, len(array), title, column_labels=labels)
 
 
@@ -120,6 +130,7 @@ def plot_reconstructions(
         title: drawn above.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: the shapes differ, or are not those of images.
         ImportError: matplotlib is missing.
     """
@@ -148,11 +159,16 @@ def plot_inpainting(
         title: drawn above.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: the shapes differ or are not those of images, or `observed` is not of booleans.
         ImportError: matplotlib is missing.
     """
-    if np.asarray(observed).dtype != bool:
-        raise ValueError(f"observed has dtype {np.asarray(observed).dtype}; give booleans, True where known.")
+    originals, observed, completed = (
+        _as_array(name, images)
+        for name, images in (("originals", originals), ("observed", observed), ("completed", completed))
+    )
+    if observed.dtype != bool:
+        raise ValueError(f"observed has dtype {observed.dtype}; give booleans, True where known.")
     for name, other in (("observed", observed), ("completed", completed)):
         if np.shape(other) != np.shape(originals):
             raise ValueError(
@@ -169,9 +185,10 @@ def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width
     """Images as floats in [0, 1]: `[n, height, width]`, or `[n, height, width, 3]`.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: `images` has another shape, or neither floats nor booleans nor uint8.
     """
-    array = np.asarray(images)
+    array = _as_array(name, images)
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     is_image = array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)
@@ -183,12 +200,36 @@ def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width
         return array / 255.0
     if array.dtype != bool and not jax.dtypes.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name} has dtype {array.dtype}; give floats in [0, 1], booleans or uint8.")
+    _check_scale(name, array)
     return np.clip(np.nan_to_num(array.astype(np.float64), nan=1.0), 0.0, 1.0)
 
 
-def _check_labels(kind: str, labels: Sequence[str] | None, number: int) -> None:
+def _as_array(name: str, images: ArrayLike) -> np.ndarray:
+    """`images` as an array of whatever dtype, for `as_pixels` to look at."""
+    if isinstance(images, np.ma.MaskedArray):
+        raise ValueError(f"{name} is a masked array, whose mask would be lost; fill it.")
+    try:
+        array = np.asarray(images)
+    except (ValueError, TypeError) as error:  # images of several shapes, or keys
+        raise TypeError(f"{name} must be an array of images, not {shown(images)}.") from error
+    if array.dtype == object or (array.ndim == 0 and not isinstance(images, np.ndarray)):
+        raise TypeError(f"{name} must be an array of images, not {shown(images)}.")
+    return array
+
+
+def _check_scale(name: str, array: np.ndarray) -> None:
+    """Raises ValueError for floats that are bytes, which would all be white."""
+    finite = array[np.isfinite(array.astype(np.float64))]
+    if finite.size and finite.min() >= 0 and _BYTES_FROM < finite.max() <= 255:
+        raise ValueError(f"{name} has floats from 0 to {finite.max():.4g}, not in [0, 1]; divide by 255.")
+
+
+def _check_labels(kind: str, labels: Sequence[str] | None, number: int, columns: int) -> None:
     if labels is not None and len(labels) != number:
-        raise ValueError(f"{kind}_labels has {len(labels)} entries for {number} {kind}s; give one a {kind}.")
+        raise ValueError(
+            f"{kind}_labels has {len(labels)} entries for {number} {kind}s; give one a {kind} "
+            f"(columns={columns})."
+        )
 
 
 def _label_ticks(labels: Sequence[str] | None, length: int) -> tuple[Sequence[float], Sequence[str]]:

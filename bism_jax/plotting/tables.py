@@ -9,6 +9,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from bism_jax import checks
+from bism_jax.plotting import arguments
 from bism_jax.plotting.figure import new_figure
 
 if TYPE_CHECKING:
@@ -37,24 +39,35 @@ def plot_tables(
         log_colour: titles of the tables whose colours follow the logarithm; their numbers are positive.
 
     Raises:
-        ValueError: there is no table, or the labels do not fit its shape.
+        TypeError: an argument is of another kind.
+        ValueError: there is no table, the labels do not fit its shape, it has no finite number, or numbers
+            that have no logarithm.
         ImportError: matplotlib is missing.
     """
-    if not tables:
-        raise ValueError("tables is empty: give at least one.")
+    arguments.named("tables", tables, "table")
+    row_labels, column_labels = (
+        arguments.labels(name, given)
+        for name, given in (("row_labels", row_labels), ("column_labels", column_labels))
+    )
+    for name, text in (("ylabel", ylabel), ("xlabel", xlabel)):
+        checks.text(name, text, "what it is")
+    checks.positive_int("columns", columns)
+    for title in arguments.labels("log_colour", log_colour):
+        checks.one_of("each of log_colour", title, tuple(tables))
     shape = (len(row_labels), len(column_labels))
-    for title, table in tables.items():
-        if np.shape(table) != shape:
-            raise ValueError(
-                f"tables[{title!r}] has shape {np.shape(table)}, but the labels are for {shape}."
-            )
+    arrays = {
+        title: arguments.reals(f"tables[{title!r}]", table, "[rows, columns]")
+        for title, table in tables.items()
+    }
+    for title, table in arrays.items():
+        _check_table(f"tables[{title!r}]", table, shape, title in log_colour)
 
     columns = min(columns, len(tables))
     rows = -(-len(tables) // columns)
     figure = new_figure((0.75 * shape[1] + 1.0) * columns, (0.55 * shape[0] + 1.0) * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (title, table) in zip(panels, tables.items(), strict=False):
-        values = np.asarray(table, np.float64)
+    for panel, (title, table) in zip(panels, arrays.items(), strict=False):
+        values = table
         colours = np.log(values) if title in log_colour else values
         image = panel.imshow(colours, cmap="viridis", aspect="auto")
         middle = 0.5 * (np.nanmin(colours) + np.nanmax(colours))
@@ -72,3 +85,14 @@ def plot_tables(
     for panel in panels[len(tables) :]:
         panel.remove()
     return figure
+
+
+def _check_table(name: str, table: np.ndarray, shape: tuple[int, int], is_log: bool) -> None:
+    if table.shape != shape:
+        raise ValueError(
+            f"{name} has shape {table.shape}, but the labels are for {shape}: row_labels by column_labels."
+        )
+    if not np.isfinite(table).any() or np.isinf(table).any():
+        raise ValueError(f"{name} has no finite number, or an infinite one; cells without a number are NaN.")
+    if is_log and (table <= 0).any():
+        raise ValueError(f"{name} holds numbers that are not above 0, so leave it out of log_colour.")

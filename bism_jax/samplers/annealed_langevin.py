@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from bism_jax import checks
 from bism_jax.jax_switches import with_transfers
 from bism_jax.jaxprs import is_within_jit
+from bism_jax.precision import is_floating_dtype
 from bism_jax.samplers import chain_checks
 from bism_jax.samplers.annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
 from bism_jax.samplers.langevin import langevin_step
@@ -71,7 +72,20 @@ def annealed_langevin(
 def initial_noise(
     rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: jax.typing.DTypeLike = float
 ) -> Float[Array, "..."]:
-    """The start of a chain far from all data, 0.5 + N(0, I), of visible units and of latents that move."""
+    """The start of a chain far from all data, 0.5 + N(0, I), of visible units and of latents that move.
+
+    Raises:
+        TypeError: for a key or a dtype that is none.
+        ValueError: for a shape that is no tuple of integers of at least 1, or a dtype that is not floating.
+    """
+    checks.widths("shape", shape)
+    try:
+        is_floating = is_floating_dtype(jnp.dtype(dtype))
+    except TypeError as error:
+        raise TypeError(f"dtype must be one such as jnp.float32, not {dtype!r}.") from error
+    if not is_floating:
+        raise ValueError(f"dtype must be floating, such as jnp.float32, not {dtype!r}.")
+    rng_key = checks.rng_key("rng_key", rng_key)
     return 0.5 + jax.random.normal(rng_key, shape, dtype)
 
 
@@ -86,6 +100,7 @@ def anneal(
 ) -> AnnealedSamples:
     """The sampler of the energy `form(energy_fn, params, x)`; both functions identify what is compiled."""
     _check_schedule(schedule, num_snapshots)
+    rng_key = checks.rng_key("rng_key", rng_key)
     run = _run_on_host if jax.default_backend() == "cpu" and not is_within_jit() else _run_compiled
     return run(form, energy_fn, schedule, num_snapshots, params, rng_key, x)
 

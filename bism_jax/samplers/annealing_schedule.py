@@ -47,9 +47,8 @@ class AnnealedLangevin:
     def __post_init__(self) -> None:
         checks.positive("step_size", self.step_size)
         checks.positive("max_temperature", self.max_temperature)
-        checks.non_negative_int("num_hot", self.num_hot)
-        checks.non_negative_int("num_cooling", self.num_cooling)
-        checks.non_negative_int("num_freezing", self.num_freezing)
+        for name in ("num_hot", "num_cooling", "num_freezing"):
+            checks.loop_count(name, getattr(self, name), at_least=0)
         checks.non_negative("denoising_std", self.denoising_std)
 
     @property
@@ -78,7 +77,7 @@ class AnnealedLangevin:
         Raises:
             ValueError: where `num_steps` is not positive, or there is no step to scale.
         """
-        checks.positive_int("num_steps", num_steps)
+        checks.loop_count("num_steps", num_steps)
         if self.num_steps == 0:
             raise ValueError("this schedule has no steps to scale; set num_hot, num_cooling or num_freezing.")
         hot, cooled = (
@@ -88,7 +87,12 @@ class AnnealedLangevin:
         return replace(self, num_hot=hot, num_cooling=cooled - hot, num_freezing=num_steps - cooled)
 
     def snapshot_steps(self, num_snapshots: int) -> Int[np.ndarray, " num_snapshots"]:
-        """After how many steps the snapshots are taken, evenly spaced; the last after all of them."""
+        """After how many steps the snapshots are taken, evenly spaced; the last after all of them.
+
+        Raises:
+            ValueError: where `num_snapshots` is negative or no integer.
+        """
+        checks.loop_count("num_snapshots", num_snapshots, at_least=0)
         return np.arange(1, num_snapshots + 1) * self.num_steps // max(1, num_snapshots)
 
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from bism_jax.array_checks import as_numbers, call_on_rows, is_finite, is_known, shown
+
 
 def function(name: str, value: Any, signature: str) -> None:
     """Raises TypeError unless `value` is a pure function that can identify what was compiled for it."""
-    if hasattr(value, "apply") or not callable(value):
+    if isinstance(value, type) or hasattr(value, "apply") or not callable(value):
         raise TypeError(
             f"{name} must be a pure function {signature}, not {type(value).__name__}; of a Flax module it is "
             "module.apply, and of its factored form models.factor(models.as_model('energy_fn', module))."
@@ -24,12 +26,23 @@ def function(name: str, value: Any, signature: str) -> None:
         )
 
 
+def callable_energy(name: str, value: Any) -> None:
+    """Raises TypeError unless `value` is a function of the states alone."""
+    if isinstance(value, type) or hasattr(value, "apply") or not callable(value):
+        raise TypeError(
+            f"{name} must be a function x -> [chains], not {shown(value)}; of a Flax module it is lambda x: "
+            "module.apply(theta, x)."
+        )
+
+
 def states(name: str, x: PyTree) -> PyTree:
     """Gives x as arrays.
 
     Raises:
+        TypeError: for leaves that are no arrays of numbers.
         ValueError: unless it is a pytree of floating arrays with one leading axis, of chains.
     """
+    x = _as_arrays(name, x)
     leaves = [
         (name + jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(x)
     ]
@@ -50,9 +63,9 @@ def states(name: str, x: PyTree) -> PyTree:
 def finite(name: str, x: PyTree) -> None:
     """Raises ValueError where a known value of x is NaN or infinite; what is traced is not known."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
-        if isinstance(leaf, jax.core.Tracer):
+        if not is_known(leaf):
             continue
-        bad = ~np.isfinite(np.asarray(leaf, np.float64)).reshape(len(leaf), -1).all(axis=1)
+        bad = ~is_finite(leaf).reshape(len(leaf), -1).all(axis=1)
         if bad.any():
             where = name + jax.tree_util.keystr(path)
             raise ValueError(
@@ -76,6 +89,7 @@ def mask(name: str, value: Any, like_name: str, like: Array) -> Bool[Array, "...
     Raises:
         ValueError: unless it holds booleans of the shape of `like`.
     """
+    value = as_numbers(name, value, f"of booleans of the shape of {like_name}")
     if jnp.result_type(value) != jnp.bool_:
         raise ValueError(
             f"{name} has dtype {jnp.result_type(value)}, but a mask holds booleans, True where {like_name} "
@@ -94,7 +108,7 @@ def one_energy_a_chain(
 ) -> None:
     """Raises ValueError unless `energies_fn(x)` is a floating vector with one entry a chain."""
     chains = jax.tree.leaves(x)[0].shape[0]
-    found = jax.eval_shape(energies_fn, x)
+    found = call_on_rows(name, jax.eval_shape, energies_fn, x)
     if getattr(found, "shape", None) != (chains,) or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"{name} must return one energy a chain, floating and of shape {(chains,)}, but returns {found}; "
@@ -108,3 +122,12 @@ def _check_floating(where: str, leaf: Any) -> None:
         raise ValueError(f"{where} has dtype {dtype}, but Langevin steps need floating states; convert it.")
     if np.ndim(leaf) == 0:
         raise ValueError(f"{where} is a scalar; give one row a chain, [chains, ...].")
+    if 0 in np.shape(leaf):
+        raise ValueError(f"{where} has shape {np.shape(leaf)}, which is empty; give at least one chain.")
+
+
+def _as_arrays(name: str, x: PyTree) -> PyTree:
+    """What JAX takes for leaves as arrays; of other leaves it knows no dtype."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: as_numbers(name + jax.tree_util.keystr(path), leaf, "[chains, ...]"), x
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 from numpyro.infer import MCMC, NUTS
 
 from bism_jax import checks
 from bism_jax.jax_switches import standard_promotion, with_transfers
+from bism_jax.samplers import chain_checks
 
 
 @with_transfers
@@ -41,11 +41,18 @@ def nuts(
         The states, a pytree like x of `[chains, num_samples, ...]`.
 
     Raises:
-        ValueError: on counts out of range.
+        TypeError: where `energy_fn` is no function, or another argument is something else.
+        ValueError: on counts out of range, x that is empty, not floating or not finite, or where `energy_fn`
+            does not return one energy a chain.
     """
-    checks.positive_int("num_samples", num_samples)
-    checks.non_negative_int("num_warmup", num_warmup)
-    x = jax.tree.map(jnp.asarray, x)
+    chain_checks.callable_energy("energy_fn", energy_fn)
+    checks.loop_count("num_samples", num_samples)
+    checks.loop_count("num_warmup", num_warmup, at_least=0)
+    checks.boolean("progress", progress)
+    rng_key = checks.rng_key("rng_key", rng_key)
+    x = chain_checks.states("x", x)
+    chain_checks.finite("x", x)
+    chain_checks.one_energy_a_chain("energy_fn", energy_fn, x)
     # numpyro draws in JAX's default dtype, and can carry no other.
     start = jax.tree.map(lambda leaf: leaf.astype(float), x)
 

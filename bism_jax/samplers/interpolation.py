@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax.array_checks import as_numbers, finite_rows, not_empty
 from bism_jax.jax_switches import with_transfers
 
 _SMALLEST_ANGLE = 1e-4  # in radians; below it the two ways are one in float32
@@ -37,17 +38,24 @@ def interpolate(
         spherical: which way.
 
     Raises:
-        ValueError: the shapes differ, `num` is below 2, or the spherical way is not defined because a latent
-            is zero or the two are opposite.
+        TypeError: a latent is no array of numbers.
+        ValueError: the shapes differ, a latent is empty or not finite, `num` is below 2, or the spherical
+            way is not defined because a latent is zero or the two are opposite.
     """
-    start, stop = jnp.asarray(start, float), jnp.asarray(stop, float)
+    start, stop = (
+        jnp.asarray(as_numbers(name, end, "[latent] or [..., latent]"), float)
+        for name, end in (("start", start), ("stop", stop))
+    )
     if start.shape != stop.shape or start.ndim == 0:
         raise ValueError(
             f"start has shape {start.shape} and stop {stop.shape}; give two latents of one shape."
         )
-    checks.positive_int("num", num)
+    checks.loop_count("num", num)
     if num < 2:
         raise ValueError("num must be at least 2, since both ends are included.")
+    for name, end in (("start", start), ("stop", stop)):
+        not_empty(name, end, "[latent] or [..., latent]")
+        finite_rows(name, end)
     checks.boolean("spherical", spherical)
     t = jnp.linspace(0, 1, num)[:, None]
     start_weight, stop_weight = _spherical_weights(start, stop, t) if spherical else (1 - t, t)
@@ -69,6 +77,8 @@ def _spherical_weights(start: Array, stop: Array, t: Array) -> tuple[Array, Arra
 
 def _check_way(norms: list[Array], angle: Array) -> None:
     if not all(bool((norm > 0).all()) for norm in norms):
-        raise ValueError("a latent is zero or NaN, which has no direction; use spherical=False.")
+        raise ValueError(
+            "start or stop holds a latent that is zero, which has no direction; use spherical=False."
+        )
     if bool((math.pi - angle < _SMALLEST_ANGLE).any()):
         raise ValueError("start and stop are opposite, so no way is the shortest; use spherical=False.")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.jax_switches import with_transfers
+from bism_jax.samplers import chain_checks
 
 
 @with_transfers
@@ -35,16 +35,22 @@ def langevin(
         step_size: the standard deviation of a step's noise, in units of x.
 
     Raises:
-        ValueError: where the number of steps is negative or the step size not above 0.
+        TypeError: where `energy_fn` is no function, or the key or x is something else.
+        ValueError: where the number of steps is negative or the step size not above 0, x is empty, not
+            floating or not finite, or `energy_fn` does not return one energy a chain.
     """
-    checks.non_negative_int("num_steps", num_steps)
+    chain_checks.callable_energy("energy_fn", energy_fn)
+    checks.loop_count("num_steps", num_steps, at_least=0)
     checks.positive("step_size", step_size)
+    rng_key = checks.rng_key("rng_key", rng_key)
+    x = chain_checks.states("x", x)
+    chain_checks.finite("x", x)
+    chain_checks.one_energy_a_chain("energy_fn", energy_fn, x)
     gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
 
     def step(x: PyTree, key: Array) -> tuple[PyTree, None]:
         return langevin_step(gradient_fn(x), key, x, 0.5 * step_size**2, step_size), None
 
-    x = jax.tree.map(jnp.asarray, x)
     if num_steps == 0:  # without jit, JAX has no loop of no steps
         return x
     return jax.lax.scan(step, x, jax.random.split(rng_key, num_steps))[0]

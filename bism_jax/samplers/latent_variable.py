@@ -23,7 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from bism_jax import checks
+from bism_jax.array_checks import call_on_rows
 from bism_jax.jax_switches import with_transfers
+from bism_jax.model_arguments import check_leaves
 from bism_jax.samplers import chain_checks
 from bism_jax.samplers.annealed_langevin import AnnealedSamples, anneal, initial_noise
 from bism_jax.samplers.annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
@@ -56,11 +59,11 @@ def sample_joint(
         Pairs (v, h), in `x` and in `snapshots`.
 
     Raises:
-        TypeError: `energy_fn` is no pure function, or `schedule` no `AnnealedLangevin`.
-        ValueError: v or h is not floating or not finite, or they differ in their number of rows; and as
-            `annealed_langevin`.
+        TypeError: `energy_fn` is no pure function, or another argument is of another kind.
+        ValueError: theta holds NaN or `energy_fn` cannot be evaluated with it, v or h
+            is not floating or not finite, or they differ in their number of rows; and as `annealed_langevin`.
     """
-    v, h = _check(energy_fn, v, h)
+    v, h = _check(energy_fn, theta, v, h)
     return anneal(_joint, energy_fn, theta, rng_key, (v, h), schedule, num_snapshots)
 
 
@@ -79,7 +82,7 @@ def sample_visible(
 
     Arguments and errors are those of `sample_joint`.
     """
-    v, h = _check(energy_fn, v, h)
+    v, h = _check(energy_fn, theta, v, h)
     return anneal(_given_latent, energy_fn, (theta, h), rng_key, v, schedule, num_snapshots)
 
 
@@ -99,12 +102,12 @@ def sample_latent(
     A factored energy computes its features of v once. The schedule's denoising step is left out: the noise
     that it takes off is that of v. Arguments and errors are those of `sample_joint`.
     """
-    v, h = _check(energy_fn, v, h)
+    v, h = _check(energy_fn, theta, v, h)
     schedule = replace(schedule, denoising_std=0) if isinstance(schedule, AnnealedLangevin) else schedule
     features_fn, head_fn = getattr(energy_fn, "features", None), getattr(energy_fn, "head", None)
     if features_fn is None or head_fn is None:
         return anneal(_given_visible, energy_fn, (theta, v), rng_key, h, schedule, num_snapshots)
-    features = _features(features_fn, theta, v)
+    features = call_on_rows("energy_fn: features", _features, features_fn, theta, v)
     return anneal(_given_features, head_fn, (theta, v, features), rng_key, h, schedule, num_snapshots)
 
 
@@ -144,9 +147,10 @@ def inpaint(
         TypeError: `energy_fn` is no pure function, or `schedule` no `AnnealedLangevin`.
         ValueError: as `sample_joint`, or `observed` is not of booleans of the shape of v.
     """
-    v = chain_checks.states("v", v)
+    chain_checks.function("energy_fn", energy_fn, "(theta, v, h) -> [chains]")
+    v, rng_key = chain_checks.states("v", v), checks.rng_key("rng_key", rng_key)
     observed = chain_checks.mask("observed", observed, "v", v)
-    v, h = _check(energy_fn, jnp.where(observed, v, 0), h)
+    v, h = _check(energy_fn, theta, jnp.where(observed, v, 0), h)
     start_key, rng_key = jax.random.split(rng_key)
     start = initial_noise(start_key, v.shape, v.dtype)
     params = (theta, v, observed)
@@ -190,7 +194,8 @@ def _features(features_fn: Callable[[Params, Array], PyTree], theta: Params, v: 
     return features_fn(theta, v)
 
 
-def _check(energy_fn: Any, v: Any, h: Any) -> tuple[Array, Array]:
+def _check(energy_fn: Any, theta: Params, v: Any, h: Any) -> tuple[Array, Array]:
+    check_leaves("theta", theta)
     chain_checks.function("energy_fn", energy_fn, "(theta, v, h) -> [chains]")
     v, h = chain_checks.states("v", v), chain_checks.states("h", h)
     chain_checks.finite("v", v)

@@ -176,7 +176,7 @@ class CheckpointStore:
             if failure is not None:
                 raise failure
         except Exception as error:
-            if jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError):
+            if jax.process_count() > 1 and hosts.is_of_transport(error):
                 raise  # it is not the disk: another process is gone
             whole = [step for step in self._manager.all_steps() if self._path(step).exists()]
             last = f"the last whole one is {self._path(max(whole))}" if whole else "there is none before it"

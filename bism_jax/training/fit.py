@@ -17,6 +17,7 @@ from etils import epath
 from jaxtyping import Array, Key
 
 from bism_jax import checks
+from bism_jax.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.paths import as_path
 from bism_jax.precision import as_working
@@ -141,6 +142,7 @@ def fit(
     """
     method = BiSM() if method is None else method
     checks.instance("method", method, Method, "BiSM()")
+    _check_untraced(data, init_params, rng_key)
     _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
     callbacks = _check_callbacks(callbacks)
     folder = _check_directory(checkpoint_dir, on_divergence, resume)
@@ -239,6 +241,7 @@ def _prepare(
     key = _as_key(rng_key)
     algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
     source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
+    _check_num_rows(method, data)
     layout = make_layout(parallel, batch_size)
     init_key, loop_key = jax.random.split(key)
     example = jnp.asarray(as_working(source.example()))
@@ -280,6 +283,23 @@ def _as_key(rng_key: int | Array) -> Array:
             f"{rng_key!r}."
         )
     return jnp.asarray(rng_key)
+
+
+def _check_untraced(*arguments: Any) -> None:
+    """Raises TypeError inside a transformation, where there are no values to train on."""
+    if is_within_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+        raise TypeError(
+            "fit is called inside jax.jit, vmap or grad, where data, init_params and rng_key have no values; "
+            "call it outside, or bind a method and trace its own step: "
+            "algorithm = method.bind(energy_fn, posterior_fn), algorithm.init, algorithm.step."
+        )
+
+
+def _check_num_rows(method: Any, data: Any) -> None:
+    """Tells a method the number of rows, where the method asks for it and the data knows it."""
+    is_sized = hasattr(data, "__len__") and hasattr(data, "__getitem__")  # a loader's length is in batches
+    if hasattr(method, "check_num_rows") and is_sized and not isinstance(data, list):
+        method.check_num_rows(len(data))
 
 
 def _check_counts(

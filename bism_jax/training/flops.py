@@ -10,6 +10,7 @@ import jax
 from jax.extend.core import Jaxpr, JaxprEqn
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from bism_jax import checks
 from bism_jax.jaxprs import sub_jaxprs
 
 # These move or relabel numbers.
@@ -50,8 +51,14 @@ def count_flops(fn: Callable[..., Any], *args: Any, while_turns: int = 1) -> flo
         fn: a traceable function.
         *args: its arguments, arrays or `jax.ShapeDtypeStruct`.
         while_turns: turns of a `while` loop, whose number no trace tells.
+
+    Raises:
+        TypeError: for what is no function.
+        ValueError: where it cannot be traced on its arguments, or a count is none.
     """
-    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    checks.function("fn", fn, "of arrays")
+    checks.positive_int("while_turns", while_turns)
+    jaxpr = checks.called("fn", jax.make_jaxpr(fn), *args).jaxpr
     used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return _of_jaxpr(used, while_turns)
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 _Result = TypeVar("_Result")
+_TRANSPORTS = ("Gloo", "NCCL", "UNAVAILABLE", "heartbeat")  # in an error, whose type differs by the transport
 
 
 def is_first() -> bool:
@@ -70,14 +71,19 @@ def expect_all(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+    except Exception as error:
+        if jax.process_count() == 1 or not is_of_transport(error):
             raise
         reason = str(error).partition("\n")[0]
         raise RuntimeError(
             f"the {jax.process_count()} processes could not go on together, most likely because one of them "
             f"is gone ({reason}). {how_to_go_on()}"
         ) from None
+
+
+def is_of_transport(error: Exception) -> bool:
+    """Whether an error comes from the way between the processes."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or any(name in str(error) for name in _TRANSPORTS)
 
 
 def wait(what: str) -> None:

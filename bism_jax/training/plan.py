@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -109,7 +109,7 @@ def plan(
         progress: whether to show a bar; None shows it on a terminal.
 
     Raises:
-        TypeError: for a method without a hypergradient.
+        TypeError: for a method without a hypergradient, or a batch that is no array.
         ValueError: for a model that does not fit, a budget that is not positive, or no strategies.
     """
     method = BiSM() if method is None else method
@@ -120,9 +120,10 @@ def plan(
         )
     if memory_budget is not None:
         checks.positive_int("memory_budget", memory_budget, alternative="None")
-    batch = jnp.asarray(as_working(batch))
-    checks.floating_tree("batch", batch)
-    given = _all_strategies(method) if strategies is None else tuple(strategies)
+    if progress is not None:
+        checks.boolean("progress", progress)
+    batch = _as_batch(batch)
+    given = _all_strategies(method) if strategies is None else _as_tuple(strategies)
     if not given:
         raise ValueError("strategies is empty; pass at least one, or None for all.")
     for strategy in given:
@@ -151,6 +152,21 @@ def plan(
 
     bar = tqdm(given, desc="compiling", disable=None if progress is None else not progress)
     return Plan(tuple(row(strategy) for strategy in bar), memory_budget)
+
+
+def _as_batch(batch: Any) -> Float[Array, "batch *visible"]:
+    try:
+        array = jnp.asarray(as_working(batch))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"batch must be an array [batch, *visible], not a {type(batch).__name__}.") from error
+    checks.array("batch", array, "[batch, *visible]")
+    return array
+
+
+def _as_tuple(strategies: Any) -> tuple[Strategy, ...]:
+    if not isinstance(strategies, Iterable):
+        raise TypeError(f"strategies must be a sequence such as [Unrolled(5)], not {strategies!r}.")
+    return tuple(strategies)
 
 
 def _all_strategies(method: Any) -> tuple[Strategy, ...]:

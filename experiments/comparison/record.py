@@ -16,6 +16,7 @@ import numpy as np
 import bism_jax
 from bism_jax.training import Snapshot
 from experiments.comparison.setting import Measure, Setting
+from experiments.run_folder import read_json
 
 _EMA_DECAY = 0.999
 _NUM_DRAWS = 20
@@ -96,10 +97,17 @@ def run_contender(setting: Setting, name: str, seed: int, num_steps: int, every:
 
 def read_records(setting: Setting, folder: Path) -> list[Record]:
     """All finished runs, in the order of the contenders and of their seeds."""
-    records = [Record(**json.loads(path.read_text())) for path in sorted(folder.glob("*/seed-*.json"))]
+    records = [_read(path) for path in sorted(folder.glob("*/seed-*.json"))]
     order = list(setting.contenders)
     known = [record for record in records if record.method in order]
     return sorted(known, key=lambda record: (order.index(record.method), record.seed))
+
+
+def _read(path: Path) -> Record:
+    found = read_json(path)
+    if found.keys() != set(Record._fields):
+        raise ValueError(f"{path} must have the entries {Record._fields}; delete it to train that run again.")
+    return Record(**found)
 
 
 def read_theta(setting: Setting, folder: Path, record: Record) -> Any:

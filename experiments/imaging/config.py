@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from bism_jax import checks
+
 Data = Literal["mnist", "fashion_mnist", "cifar10", "celeba"]
 Preset = Literal["smoke", "small", "paper"]
 MIRRORED = ("celeba",)  # as in the paper's code
@@ -38,6 +40,14 @@ class NetworkConfig:
     widths: tuple[int, ...] = (64, 128, 256)
     spectral_norm: bool = False
     bfloat16: bool = False
+
+    def __post_init__(self) -> None:
+        checks.one_of("energy", self.energy, ("paper", "smooth", "reconstruction"))
+        checks.one_of("posterior", self.posterior, ("gaussian", "flow"))
+        checks.positive_int("num_hidden", self.num_hidden)
+        checks.positive_int("channels", self.channels)
+        checks.one_of("num_blocks", self.num_blocks, (6, 9))
+        checks.widths("widths", self.widths)
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,19 @@ class TrainingConfig:
     learning_rate: float = 1e-4
     max_grad_norm: float | None = None
 
+    def __post_init__(self) -> None:
+        checks.one_of("name", self.name, ("bimdsm", "vages", "mdsm", "bidvl"))
+        checks.non_negative_int("num_steps", self.num_steps)
+        checks.non_negative_int("lower_steps", self.lower_steps)
+        checks.one_of("noise", self.noise, ("shared", "fresh"))
+        checks.one_of("divergence", self.divergence, ("fisher", "kl"))
+        checks.positive_int("num_particles", self.num_particles)
+        for name in ("min_std", "max_std", "learning_rate"):
+            checks.positive(name, getattr(self, name))
+        checks.one_of("spacing", self.spacing, ("geometric", "linear"))
+        if self.max_grad_norm is not None:
+            checks.positive("max_grad_norm", self.max_grad_norm)
+
 
 @dataclass(frozen=True)
 class SamplingConfig:
@@ -88,6 +111,11 @@ class SamplingConfig:
     hot_steps: int = 500
     cooling_steps: int = 2_000
     freezing_steps: int = 200
+
+    def __post_init__(self) -> None:
+        checks.positive("step_size", self.step_size)
+        for name in ("hot_steps", "cooling_steps", "freezing_steps"):
+            checks.non_negative_int(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -130,6 +158,15 @@ class ImageConfig:
     output: Path | None = None
     progress: bool = False
 
+    def __post_init__(self) -> None:
+        checks.one_of("data", self.data, (*_GREY, "cifar10", "celeba"))
+        for name in ("iterations", "batch_size", "checkpoint_every", "picture_every"):
+            checks.positive_int(name, getattr(self, name))
+        if self.num_images is not None:
+            checks.positive_int("num_images", self.num_images)
+        checks.fraction("ema_decay", self.ema_decay)
+        checks.seed("seed", self.seed)
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and colours."""
@@ -151,10 +188,19 @@ def from_json(values: dict[str, Any]) -> ImageConfig:
     names = {entry.name for entry in dataclasses.fields(ImageConfig)} - _PLACE
     if values.get("experiment") != "images" or not names <= values.keys():
         raise ValueError("config.json is not that of a run of experiments.images.")
-    parts = {"network": NetworkConfig, "training": TrainingConfig, "sampling": SamplingConfig}
     config = {name: values[name] for name in names}
-    config["network"] = {**config["network"], "widths": tuple(config["network"]["widths"])}
-    return ImageConfig(**{**config, **{name: make(**config[name]) for name, make in parts.items()}})
+    parts = {"network": NetworkConfig, "training": TrainingConfig, "sampling": SamplingConfig}
+    for name, make in parts.items():
+        expected = {entry.name for entry in dataclasses.fields(make)}
+        if not isinstance(config[name], dict) or config[name].keys() != expected:
+            raise ValueError(f"config.json: {name} must have the entries {sorted(expected)}; it was edited.")
+        config[name] = make(**{key: _untupled(value) for key, value in config[name].items()})
+    return ImageConfig(**config)
+
+
+def _untupled(value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _coloured(config: ImageConfig) -> ImageConfig:

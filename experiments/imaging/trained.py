@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from bism_jax.samplers import AnnealedLangevin
 from experiments.imaging.config import ImageConfig, from_json
 from experiments.imaging.networks import WITH_LATENTS, make_energy, make_posterior
+from experiments.run_folder import read_json
 
 _WEIGHTS = "weights.npz"
 
@@ -93,9 +95,8 @@ def read_trained(path: Path) -> TrainedModel:
     for name, meaning in (("config.json", "a run folder"), (_WEIGHTS, "the folder of a finished run")):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} has no {name}, so it is not {meaning} of experiments.images.")
-    config = from_json(json.loads((path / "config.json").read_text()))
-    with np.load(path / _WEIGHTS, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    config = from_json(read_json(path / "config.json"))
+    arrays = _read_weights(path / _WEIGHTS)
     template = _template(config)
     expected = {name: leaf.shape for name, leaf in _named(template)}
     found = {name: array.shape for name, array in arrays.items()}
@@ -108,6 +109,24 @@ def read_trained(path: Path) -> TrainedModel:
     leaves = [jnp.asarray(arrays[name]) for name, _ in _named(template)]
     params = jax.tree.unflatten(jax.tree.structure(template), leaves)
     return build(config, params["theta"], params["phi"])
+
+
+def _read_weights(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        TypeError,
+        AttributeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be read as an npz archive ({error}): it was cut off. Train again, or take a copy."
+        ) from None
 
 
 def latent_location(posterior: Any, phi: Any, v: Any) -> Any:

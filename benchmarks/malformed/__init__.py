@@ -1,0 +1,1 @@
+"""Every public function called with arguments that are wrong, and what it answers."""
