@@ -16,7 +16,8 @@ _TRANSPARENT_CALLS = PLAIN_CALLS | {"custom_jvp_call"}
 
 def is_within_jit() -> bool:
     """Whether the caller is being traced, where constants are traced too."""
-    return isinstance(jnp.zeros(()), jax.core.Tracer)
+    with jax.transfer_guard("allow"):  # outside a trace the constant is moved to the device
+        return isinstance(jnp.zeros(()), jax.core.Tracer)
 
 
 def is_inexact(leaf: Any) -> bool:

@@ -100,7 +100,7 @@ def class_probabilities(
     network = getattr(classifier, "network", None)
     if not hasattr(network, "logits"):
         raise ValueError(
-            "class_probabilities needs as classifier a network with logits, such as that of "
+            "class_probabilities needs a network with logits as classifier, such as that of "
             "train_image_classifier, not "
             f"{type(classifier if network is None else network).__name__}."
         )

@@ -72,7 +72,8 @@ class FeatureStatistics:
             raise TypeError(f"other must be FeatureStatistics, not {shown(other)}.")
         if self.data != other.data:
             raise ValueError(
-                f"statistics of the data {self.data!r} cannot be merged with other, of {other.data!r}."
+                f"statistics of the data {self.data!r} and {other.data!r} are not of one data set, so other "
+                "cannot be merged."
             )
         check_comparable(self, other, ("self", "other"))
         num_rows, difference = self.num_rows + other.num_rows, other.mean - self.mean
@@ -158,7 +159,7 @@ def check_comparable(x: FeatureStatistics, y: FeatureStatistics, names: tuple[st
     """Raises ValueError unless both are statistics of the same features."""
     if x.features != y.features:
         raise ValueError(
-            f"{names[0]} and {names[1]}, of the features {x.features!r} and {y.features!r}, cannot be "
+            f"{names[0]} and {names[1]} of the features {x.features!r} and {y.features!r} cannot be "
             "compared; take both from one feature function by feature_statistics."
         )
     if x.mean.shape != y.mean.shape:
