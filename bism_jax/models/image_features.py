@@ -40,15 +40,17 @@ class ImageFeatures:
         Raises:
             ValueError: for images of another shape or dtype than the network takes, or outside [0, 1].
         """
-        check_shape(type(self.network).__name__, images)
         check_range(self.name, images)
         try:
-            return _features(self.network, self.params, images)
+            features = _features(self.network, self.params, images)
         except FlaxError as error:
+            check_shape(self.name, images)
             raise ValueError(
                 f"{self.name} cannot take images of shape {images.shape}, for which it has no parameters: "
                 f"{error}"
             ) from error
+        check_shape(self.name, images)  # of what a network that checks nothing lets pass
+        return features
 
 
 def image_features(label: str, network: nn.Module, params: Params) -> ImageFeatures:
