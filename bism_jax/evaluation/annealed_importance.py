@@ -14,7 +14,7 @@ from bism_jax import checks
 from bism_jax.evaluation.capabilities import require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import check_parameters
+from bism_jax.models.arguments import check_parameters
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bism_jax.array_checks import floating_rows, shown
-from bism_jax.model_arguments import check_parameters, guarded_model, one_value_a_row
+from bism_jax.models.arguments import check_parameters, guarded_model, one_value_a_row
 from bism_jax.typing import Params
 
 

@@ -17,8 +17,8 @@ from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods.optimizers import apply_gradient
-from bism_jax.model_arguments import check_parameters, guarded_model
 from bism_jax.models import MLPCritic, as_model
+from bism_jax.models.arguments import check_parameters, guarded_model
 from bism_jax.objectives import (
     SSM,
     draw_latent_noise,

@@ -14,7 +14,7 @@ from bism_jax.array_checks import call_on_rows
 from bism_jax.evaluation.capabilities import checked_rows, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import one_value_a_row
+from bism_jax.models.arguments import one_value_a_row
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params
 

@@ -21,8 +21,8 @@ from bism_jax.jax_switches import with_transfers
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.methods.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods.model_checks import check_latent_model
-from bism_jax.model_arguments import check_parameters
 from bism_jax.models import Model, as_model
+from bism_jax.models.arguments import check_parameters
 from bism_jax.objectives import Divergence, LatentSample, Objective, latent_score, marginal_score
 from bism_jax.typing import Params, ScoreFn
 

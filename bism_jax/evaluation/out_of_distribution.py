@@ -16,8 +16,8 @@ from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import check_parameters
 from bism_jax.models import as_model
+from bism_jax.models.arguments import check_parameters
 from bism_jax.objectives import (
     LatentSample,
     draw_latent_noise,

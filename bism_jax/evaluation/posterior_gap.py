@@ -15,8 +15,8 @@ from bism_jax.evaluation.capabilities import checked_rows, posterior_of, require
 from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import check_parameters
 from bism_jax.models import RelaxedBernoulli, as_model
+from bism_jax.models.arguments import check_parameters
 from bism_jax.typing import Params
 
 _BERNOULLI = (dist.BernoulliLogits, dist.BernoulliProbs)

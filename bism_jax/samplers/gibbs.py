@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax.array_checks import as_numbers, finite_rows, not_empty, shown
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import check_leaves, guarded
+from bism_jax.models.arguments import check_leaves, guarded
 from bism_jax.typing import Params
 
 ConditionalSampler = Callable[[Params, Key[Array, ""], Array], Array]

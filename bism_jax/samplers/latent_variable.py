@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from bism_jax import checks
 from bism_jax.array_checks import call_on_rows
 from bism_jax.jax_switches import with_transfers
-from bism_jax.model_arguments import check_leaves
+from bism_jax.models.arguments import check_leaves
 from bism_jax.samplers import chain_checks
 from bism_jax.samplers.annealed_langevin import AnnealedSamples, anneal, initial_noise
 from bism_jax.samplers.annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin

@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from bism_jax.array_checks import NOT_OF_ARGUMENTS, is_finite, is_known, is_told, shapes_of, shown
-from bism_jax.models import Model, as_model
+from bism_jax.models.adapters import Model, as_model
 from bism_jax.precision import is_floating_dtype
 from bism_jax.typing import Params
 
