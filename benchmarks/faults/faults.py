@@ -30,7 +30,7 @@ class FaultError(AssertionError):
 
 def start(folder: Path, user: int | None = None) -> multiprocessing.process.BaseProcess:
     """A run in a process of its own."""
-    process = _CONTEXT.Process(target=run.train_in_silence, args=(folder, user))
+    process = _CONTEXT.Process(target=run.train_in_silence, args=(folder, errors_of(folder), user))
     process.start()
     return process
 
@@ -44,9 +44,14 @@ def finish(folder: Path, user: int | None = None) -> None:
     )
 
 
+def errors_of(folder: Path) -> Path:
+    """The file of what a run prints, beside its folder, which may be full."""
+    return folder.with_name(f"{folder.name}.errors")
+
+
 def errors(folder: Path) -> str:
     """The last line that a run has printed."""
-    path = folder / "errors"
+    path = errors_of(folder)
     lines = path.read_text().strip().splitlines() if path.exists() else []
     return lines[-1] if lines else ""
 
@@ -67,7 +72,7 @@ def kill_any_moment(folder: Path, chance: random.Random, duration: float) -> str
 def kill_before_first_checkpoint(folder: Path, chance: random.Random, duration: float) -> str:
     """SIGKILL as soon as the run has made its folder, or a little later."""
     process = start(folder)
-    _wait_for(lambda: (folder / "checkpoints").exists(), process)
+    _wait_for((folder / "checkpoints").exists, process)
     time.sleep(chance.uniform(0, 0.3 * duration))
     return _kill(process, folder)
 
@@ -103,7 +108,7 @@ def terminate(folder: Path, chance: random.Random, duration: float) -> str:
 
 def fill_disk(folder: Path, chance: random.Random, duration: float) -> str:
     """A file system that is full after some checkpoints: the error names the folder; then it has room."""
-    size_kib = chance.randrange(150, 500)
+    size_kib = chance.randrange(150, 400)
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", folder], check=True)
     process = start(folder)
     process.join(120)
@@ -116,8 +121,8 @@ def fill_disk(folder: Path, chance: random.Random, duration: float) -> str:
 
 def take_rights(folder: Path, chance: random.Random, duration: float) -> str:
     """Another user than root, who may not write in the folder; then they may."""
-    (folder / "errors").touch(mode=0o666)
-    (folder / "errors").chmod(0o666)
+    errors_of(folder).touch()
+    errors_of(folder).chmod(0o666)
     folder.chmod(_NO_WRITE)
     process = start(folder, _NOBODY)
     process.join(60)
@@ -131,7 +136,7 @@ def take_rights(folder: Path, chance: random.Random, duration: float) -> str:
 def two_processes(folder: Path, chance: random.Random, duration: float) -> str:
     """A second process on the same folder is refused, and the first one comes to its end."""
     first = start(folder)
-    _wait_for(lambda: (folder / "checkpoints" / "0").exists(), first)
+    _wait_for((folder / "checkpoints" / "0").exists, first)
     second = start(folder)
     second.join(60)
     said = errors(folder)

@@ -14,8 +14,8 @@ from bism_jax import DSM, BiSM, FitResult, Unrolled, fit
 from bism_jax.models import GRBM, BernoulliPosterior
 from bism_jax.training import CSVLog, Evaluate, JSONLLog, Snapshot
 
-NUM_STEPS = 400
-CHECKPOINT_EVERY = 30
+NUM_STEPS = 1200
+CHECKPOINT_EVERY = 50
 LOGS = ("history.csv", "history.jsonl")
 
 
@@ -59,9 +59,9 @@ def train_and_report(folder: Path) -> None:
         temporary.rename(folder / "fingerprint")
 
 
-def train_in_silence(folder: Path, user: int | None = None) -> None:
-    """`train_and_report` in a process of its own, whose messages are in the folder's `errors`."""
-    os.dup2(os.open(folder / "errors", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), 2)
+def train_in_silence(folder: Path, errors: Path, user: int | None = None) -> None:
+    """`train_and_report` in a process of its own, whose messages go to a file."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     if user is not None:
         os.setuid(user)
