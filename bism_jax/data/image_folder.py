@@ -53,7 +53,7 @@ def load_image_folder(
     checks.one_of("channels", channels, (1, 3))
     if crop is not None:
         checks.positive_int("crop", crop)
-    folder = checks.path("path", path).expanduser()
+    folder = checks.path("path", path)
     paths = _picture_paths(folder)
     labels = _labels(folder, paths)
     _check_memory(len(paths), int(size), channels)

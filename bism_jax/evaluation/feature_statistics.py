@@ -91,7 +91,7 @@ class FeatureStatistics:
         """
         if self.features is None or self.data is None:
             raise ValueError("statistics need names to be saved: pass features=... and data=... to of().")
-        path = checks.path("path", path).expanduser()
+        path = checks.path("path", path)
         if path.is_dir() or not path.parent.is_dir():
             raise FileNotFoundError(
                 f"path {str(path)!r} is a folder, or in a folder that is missing; name a file in a folder."
@@ -114,7 +114,7 @@ class FeatureStatistics:
         """
         for name, value in (("features", features), ("data", data)):
             checks.text(name, value, "the name of what is wanted")
-        values = _read(checks.path("path", path).expanduser())
+        values = _read(checks.path("path", path))
         for key, wanted in (("features", features), ("data", data)):
             if str(values[key]) != wanted:
                 raise ValueError(

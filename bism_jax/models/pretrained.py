@@ -39,7 +39,7 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: there is no such file.
         ValueError: it is no archive of arrays, or one holds NaN or infinite values.
     """
-    path = checks.path("path", path).expanduser()
+    path = checks.path("path", path)
     if not path.is_file():
         raise FileNotFoundError(f"path: there are no weights at {str(path)!r}; nothing is downloaded.")
     try:

@@ -124,7 +124,6 @@ class FileLog:
     _text: list[str] = field(default_factory=list, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        checks.path("path", self.path)
         checks.positive_int("every", self.every)
         as_path("path", self.path)
 
@@ -270,7 +269,6 @@ class TensorBoardLog:
     """
 
     def __init__(self, log_dir: str | Path, every: int = 100) -> None:
-        checks.path("log_dir", log_dir)
         checks.positive_int("every", every)
         self.every = every
         self._log_dir = as_path("log_dir", log_dir)

@@ -103,8 +103,9 @@ def fit(
             `[B, *visible]` and `[B, *latent]`, returns `[B]`.
         posterior_fn: q, a module called as `(v)`, or a function `(phi, v)`; returns a distribution of
             batch shape `(B,)` and event shape `latent`. None for a method that needs none.
-        data: an array `[rows, *visible]` of floats, shuffled each epoch; a source with `__len__` and
-            `__getitem__`; or an iterable of batches `[B, *visible]`. Data and parameters of any floating
+        data: an array `[rows, *visible]` of floats, shuffled each epoch (or a sparse array, or a table of
+            floating columns); a source with `__len__` and `__getitem__`; or an iterable of batches
+            `[B, *visible]`, or of `[batch]`. Data and parameters of any floating
             dtype are computed with in float32: float16, bfloat16 and float8 are converted, batch by batch;
             float64 and longer are rounded, or computed with in float64 under `jax_enable_x64`, and refused
             where they do not fit. A network may compute in another by its own `dtype`.
