@@ -121,7 +121,8 @@ def test_every_disagreement_is_refused_by_both(tmp_path):
         for name, text in EXPECTED.items():
             assert text in errors[name]["error"], name
             assert errors[name]["seconds"] < NOTICED_SECONDS
-        assert said[-1]["files"] == []
+        if said[-1]["process"] == 0:  # which has cleared up behind itself
+            assert said[-1]["files"] == []
 
 
 def test_a_process_that_is_gone_is_noticed(tmp_path):

@@ -37,6 +37,7 @@ _TRIALS = {
 }
 _KILLED_AGAIN = 0.3  # of the runs that were started again
 _NEED_ROOT = (faults.fill_disk, faults.take_rights)
+_ONE_KILL = (faults.take_rights, faults.kill_host)  # whose run is another user's, or two processes
 Fault = Callable[[Path, random.Random, float], str]
 
 
@@ -140,7 +141,11 @@ def _try(
     problem = ""
     try:
         moment = fault(folder, chance, duration)
-        while not (folder / "fingerprint").exists() and chance.random() < _KILLED_AGAIN:
+        while (
+            fault not in _ONE_KILL
+            and not (folder / "fingerprint").exists()
+            and chance.random() < _KILLED_AGAIN
+        ):
             faults.kill_any_moment(folder, chance, duration)
             kills += 1
         if not (folder / "fingerprint").exists():

@@ -62,7 +62,7 @@ def _read(folder: Path) -> UInt8[np.ndarray, "1965 28 20"]:
 
 def _from_npz(path: Path) -> UInt8[np.ndarray, "1965 28 20"]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             contents = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{str(path)!r} cannot be read as an npz archive: {error}") from error

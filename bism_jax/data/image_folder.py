@@ -103,7 +103,7 @@ def _picture_paths(folder: Path) -> list[Path]:
     paths = [path for path in files if path.suffix.lower() in _ENDINGS and path.is_file()]
     if not paths:
         raise ValueError(
-            f"{str(folder)!r} holds no picture; it needs files that end in {', '.join(_ENDINGS)}."
+            f"path={str(folder)!r} holds no picture; it needs files that end in {', '.join(_ENDINGS)}."
         )
     skipped = [path for path in files if path.suffix.lower() not in _ENDINGS or not path.is_file()]
     if skipped:

@@ -98,7 +98,7 @@ class KerasArchive:
         try:
             if not zipfile.is_zipfile(self.path):
                 raise ValueError("it is no zip file, or is cut short")
-            with np.load(self.path, allow_pickle=False) as archive:
+            with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 yield archive
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(
