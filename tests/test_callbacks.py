@@ -13,7 +13,7 @@ import pytest
 from bism_jax import BiSM, ScoreMatching, Unrolled, fit
 from bism_jax.methods import EnergyInfo, LatentInfo
 from bism_jax.models import GRBM, GaussianPosterior
-from bism_jax.training import CSVLog, Evaluate, JSONLLog, TensorBoardLog
+from bism_jax.training import CSVLog, Evaluate, JSONLLog, StopTraining, TensorBoardLog
 from tests.helpers import Drift, DriftInfo, rows
 
 NUM_STEPS = 10
@@ -322,6 +322,98 @@ def test_a_line_torn_by_a_kill_is_dropped(log, tmp_path):
         file.write({".csv": "1", ".jsonl": '{"step": 1'}[log.path.suffix])  # of step 12, say
     train(log(2), checkpoint_dir=tmp_path / "run", num_steps=8)
     assert steps_of(log.path) == [2, 4, 6, 8]
+
+
+def with_a_mark(path):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def cut_in_a_number(path):
+    path.write_bytes(path.read_bytes().rstrip()[:-2])
+
+
+def torn_after_the_checkpoint(path):
+    with path.open("a") as file:
+        file.write({".csv": "6,5.0,0.1", ".jsonl": '{"step": 6, "lo'}[path.suffix])
+
+
+@pytest.mark.parametrize(
+    "change", [lambda path: path.unlink(), lambda path: path.write_text(""), with_a_mark, cut_in_a_number,
+               torn_after_the_checkpoint],
+    ids=["deleted", "emptied", "byte order mark", "cut", "torn"],
+)  # fmt: skip
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_log_goes_on_byte_for_byte_whatever_became_of_the_file(log, tmp_path, change, every):
+    evaluate = Evaluate(lambda s: {"x, y": s.step / 3}, 4)
+    expected_path = tmp_path / f"expected{log.path.suffix}"
+    train(evaluate, LOGS[log.path.suffix[1:]](expected_path, every), num_steps=12)
+    options = {"checkpoint_dir": tmp_path / "run", "checkpoint_every": 4}
+    train(evaluate, log(every), Stop(4), num_steps=12, **options)
+    change(log.path)
+    train(evaluate, log(every), num_steps=12, **options)
+    assert log.path.read_bytes() == expected_path.read_bytes()
+
+
+class Stop:
+    """Ends the run, as a kill does, without the rows that end a whole one."""
+
+    def __init__(self, every):
+        self.every = every
+
+    def __call__(self, snapshot):
+        raise StopTraining
+
+
+def test_other_turns_keep_the_rows_of_the_first_run(log, tmp_path):
+    options = {"checkpoint_dir": tmp_path / "run"}
+    train(log(2), num_steps=4, **options)
+    text = log.path.read_text()
+    train(log(3), num_steps=9, **options)
+    assert log.path.read_text().startswith(text)
+    assert steps_of(log.path) == [2, 4, 6, 9]
+
+
+def test_what_was_edited_is_kept_beside_the_log(log, tmp_path):
+    train(log(2), num_steps=4, checkpoint_dir=tmp_path / "run")
+    edited = log.path.read_text().replace("step", "iteration")
+    log.path.write_text(edited)
+    with pytest.warns(
+        UserWarning, match=r"not as this run left it: it is kept as .*edited-1, and the"
+    ):
+        train(log(2), num_steps=8, checkpoint_dir=tmp_path / "run")
+    assert log.path.with_name(log.path.name + ".edited-1").read_text() == edited
+    assert steps_of(log.path) == [2, 4, 6, 8]
+
+
+def test_a_file_in_the_place_of_a_log_without_rows_is_kept(log, tmp_path):
+    train(log(2), Stop(1), checkpoint_dir=tmp_path / "run")
+    log.path.write_text("my notes\n")
+    with pytest.warns(UserWarning, match="kept as"):
+        train(log(2), checkpoint_dir=tmp_path / "run")
+    assert log.path.with_name(log.path.name + ".edited-1").read_text() == "my notes\n"
+
+
+def test_two_logs_in_one_file_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"two logs have the path .*/log; give each a file of its own"):
+        train(CSVLog(tmp_path / "log"), JSONLLog(f"{tmp_path}/sub/../log"))
+    assert not (tmp_path / "log").exists()
+
+
+def test_an_evaluation_by_the_name_of_a_loss_leaves_the_loss_alone(log):
+    with pytest.warns(
+        UserWarning, match=r"evaluation measures loss, as training does; .* evaluation_loss"
+    ):
+        result = train(Evaluate(lambda s: {"loss": 100.0}, 5), log(5))
+    assert [row["loss"] for row in read(log.path)] == [2, 7]
+    assert [row["evaluation_loss"] for row in read(log.path)] == [100, 100]
+    assert [row["loss"] for row in result.evaluations] == [100, 100]
+
+
+def test_a_log_that_cannot_be_written_is_named(log, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "log"
+    with pytest.raises(OSError, match=r"the log .*/file/log cannot be written \(.*or choose another path"):
+        train(LOGS[log.path.suffix[1:]](path, 5))
 
 
 def fails_once(step):

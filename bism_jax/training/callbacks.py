@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import importlib.util
 import io
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,7 +127,7 @@ class FileLog:
 
     def __post_init__(self) -> None:
         checks.positive_int("every", self.every)
-        as_path("path", self.path)
+        self._file  # noqa: B018 - refuses what is no path
 
     def resume(self, step: int) -> None:
         """Starts the file, or goes on after its rows up to `step`.
@@ -135,7 +137,7 @@ class FileLog:
         """
         if not hosts.is_first():
             return
-        file = self._file()
+        file = self._file
         text = _read_text(file)
         if step == 0 and text:
             raise FileExistsError(
@@ -158,9 +160,8 @@ class FileLog:
         """
         if not hosts.is_first():
             return
-        file = self._file()
-        found = _read_text(file)
-        if not found.startswith(state) and not state.startswith(found):
+        file = self._file
+        if not self._is_as_left(_read_text(file), state):
             warnings.warn(
                 f"{file} is not as this run left it: it is kept as {_move_aside(file)}, and the log goes on "
                 "from its checkpoint.",
@@ -174,8 +175,15 @@ class FileLog:
         self._set_text(self._up_to("".join(self._text), step))
         self._write_all()
 
+    @functools.cached_property
     def _file(self) -> epath.Path:
         return as_path("path", self.path)
+
+    def _is_as_left(self, found: str, state: str) -> bool:
+        """Whether the file is that of a checkpoint, cut or with rows that came after it."""
+        if state == "":  # which any text begins with
+            return found == "" or self._up_to(found, sys.maxsize) != ""
+        return found.startswith(state) or state.startswith(found)
 
     def _up_to(self, text: str, step: int) -> str:
         """The whole rows of `text` up to `step`."""
@@ -186,7 +194,7 @@ class FileLog:
 
     def _append(self, text: str) -> None:
         self._text.append(text)
-        file = self._file()
+        file = self._file
         if not hosts.is_first():
             return
         if not is_local(file) or not file.exists():  # a bucket cannot be appended to
@@ -197,7 +205,7 @@ class FileLog:
 
     def _write_all(self) -> None:
         if hosts.is_first():
-            _replace_text(self._file(), "".join(self._text))
+            _replace_text(self._file, "".join(self._text))
 
 
 @dataclass(frozen=True)
@@ -233,7 +241,7 @@ class CSVLog(FileLog):
         text = _whole_lines(text)
         rows = _csv_rows(text)
         kept = [row for row in rows if None not in row.values() and _is_up_to(row.get("step"), step)]
-        if len(kept) == len(rows):
+        if kept and len(kept) == len(rows):
             return text
         columns = dict.fromkeys(name for row in kept for name in row)
         return _csv_text(columns, kept, with_header=True) if kept else ""

@@ -188,7 +188,8 @@ class Run:
             measured.update({name: float(value) for name, value in new.items() if name != "step"})
         if measured:
             self._history.add_evaluation(step, measured)
-        return goes_on
+        _, stops = hosts.smallest_and_largest(0, int(not goes_on))  # one callback stops them all
+        return not stops
 
     def _beside(self, means: dict[str, float], measured: dict[str, float]) -> dict[str, float]:
         """What was measured, by names that leave the scalars of training alone."""
