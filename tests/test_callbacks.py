@@ -377,9 +377,7 @@ def test_what_was_edited_is_kept_beside_the_log(log, tmp_path):
     train(log(2), num_steps=4, checkpoint_dir=tmp_path / "run")
     edited = log.path.read_text().replace("step", "iteration")
     log.path.write_text(edited)
-    with pytest.warns(
-        UserWarning, match=r"not as this run left it: it is kept as .*edited-1, and the"
-    ):
+    with pytest.warns(UserWarning, match=r"not as this run left it: it is kept as .*edited-1, and the"):
         train(log(2), num_steps=8, checkpoint_dir=tmp_path / "run")
     assert log.path.with_name(log.path.name + ".edited-1").read_text() == edited
     assert steps_of(log.path) == [2, 4, 6, 8]
@@ -400,9 +398,7 @@ def test_two_logs_in_one_file_are_refused(tmp_path):
 
 
 def test_an_evaluation_by_the_name_of_a_loss_leaves_the_loss_alone(log):
-    with pytest.warns(
-        UserWarning, match=r"evaluation measures loss, as training does; .* evaluation_loss"
-    ):
+    with pytest.warns(UserWarning, match=r"evaluation measures loss, as training does; .* evaluation_loss"):
         result = train(Evaluate(lambda s: {"loss": 100.0}, 5), log(5))
     assert [row["loss"] for row in read(log.path)] == [2, 7]
     assert [row["evaluation_loss"] for row in read(log.path)] == [100, 100]

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jaxtyping import Array, Key
@@ -20,32 +19,15 @@ from bism_jax import checks
 from bism_jax.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.paths import as_path
-from bism_jax.precision import as_working
 from bism_jax.training import folder_lock, hosts
 from bism_jax.training.callbacks import Callback, FileLog, resume_all
 from bism_jax.training.checkpoint import CheckpointStore, Restored
-from bism_jax.training.data_source import DataSource, as_data_source
-from bism_jax.training.devices import Layout, make_layout
 from bism_jax.training.history import History
-from bism_jax.training.loop import (
-    KeyImpls,
-    LoopState,
-    TrainingLoop,
-    key_impls_of,
-    runs_slowly_in_loop,
-    start_state,
-    trace_step,
-)
+from bism_jax.training.loop import LoopState, TrainingLoop
 from bism_jax.training.memory import release_freed_memory
+from bism_jax.training.prepared_run import PreparedRun, prepare_run
 from bism_jax.training.run import Run
-from bism_jax.training.run_description import (
-    Description,
-    describe,
-    describe_iteration,
-    digest,
-    digest_of_arrays,
-    versions,
-)
+from bism_jax.training.run_description import Description, digest
 from bism_jax.typing import Method, Params
 
 
@@ -142,34 +124,30 @@ def fit(
             aside.
     """
     method = BiSM() if method is None else method
-    checks.instance("method", method, Method, "BiSM()")
-    _check_untraced(data, init_params, rng_key)
-    _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
-    callbacks = _check_callbacks(callbacks)
-    folder = _check_directory(checkpoint_dir, on_divergence, resume)
+    folder: epath.Path | None = None
     with contextlib.ExitStack() as at_the_end:
         with jax.transfer_guard("allow"):  # what follows moves the data and the first state to the devices
 
-            def prepare() -> _Prepared:
+            def begin() -> PreparedRun:
+                nonlocal folder, callbacks
+                checks.instance("method", method, Method, "BiSM()")
+                _check_untraced(data, init_params, rng_key)
+                _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
+                callbacks = _check_callbacks(callbacks)
+                folder = _check_directory(checkpoint_dir, on_divergence, resume)
                 if folder is not None and hosts.is_first():
                     at_the_end.enter_context(folder_lock.hold(folder))
-                return _prepare(
-                    method,
-                    energy_fn,
-                    posterior_fn,
-                    init_params,
-                    data,
-                    batch_size,
-                    rng_key,
-                    ema_decay,
-                    parallel,
+                models = (energy_fn, posterior_fn, init_params)
+                is_described = folder is not None or jax.process_count() > 1
+                return prepare_run(
+                    method, models, data, batch_size, rng_key, ema_decay, parallel, is_described
                 )
 
-            run = hosts.together(prepare)
+            run = hosts.together(begin)
             hosts.check_agreement(
-                {
-                    **run.description,
-                    "iteration": digest(json.dumps(run.description["iteration"]).encode()),
+                run.description
+                | {
+                    "iteration": digest(json.dumps(run.description.get("iteration")).encode()),
                     "num_steps": num_steps,
                     "steps_per_call": steps_per_call,
                     "checkpoint_dir": None if folder is None else str(folder),
@@ -180,21 +158,16 @@ def fit(
                     "resume": resume,
                 }
             )
-            history, store, state = History(), None, run.state
+            history, store = History(), None
             if folder is not None:
                 store = at_the_end.enter_context(CheckpointStore(folder, run.description))
             for callback in callbacks:
                 at_the_end.callback(getattr(callback, "close", lambda: None))
-
-            def start() -> LoopState:
-                return _resume(store, run, history, callbacks, num_steps, resume == "strict")
-
-            state = hosts.together(start)
-            mapped = method.bind(
-                energy_fn, posterior_fn, init_params=init_params, axis_name=run.layout.axis_name
+            state = hosts.together(
+                lambda: _resume(store, run, history, callbacks, num_steps, resume == "strict")
             )
             loop = TrainingLoop(
-                mapped.step,
+                run.step_fn,
                 run.source,
                 run.layout,
                 state,
@@ -216,76 +189,6 @@ def fit(
     )
 
 
-class _Prepared(NamedTuple):
-    """What of a run is made before anything is compiled."""
-
-    source: DataSource
-    layout: Layout
-    state: LoopState
-    key_impl: str
-    key_impls: KeyImpls
-    one_step_a_call: bool
-    description: Description
-
-
-def _prepare(
-    method: Method,
-    energy_fn: Any,
-    posterior_fn: Any,
-    init_params: tuple[Params, Params] | None,
-    data: Any,
-    batch_size: int,
-    rng_key: int | Array,
-    ema_decay: float | None,
-    parallel: str | None,
-) -> _Prepared:
-    key = _as_key(rng_key)
-    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
-    source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
-    _check_num_rows(method, data)
-    layout = make_layout(parallel, batch_size)
-    init_key, loop_key = jax.random.split(key)
-    example = jnp.asarray(as_working(source.example()))
-    method_state = algorithm.init(init_key, example)
-    release_freed_memory()
-    iteration = trace_step(algorithm.step, loop_key, method_state, example)
-    key_impl = str(jax.random.key_impl(key))
-    description = {
-        "method": describe(method),
-        "energy_fn": describe(energy_fn),
-        "posterior_fn": describe(posterior_fn),
-        "init_params": None if init_params is None else digest_of_arrays(init_params),
-        "data": source.fingerprint(),
-        "batch_size": batch_size,
-        "rng_key": [key_impl, np.ravel(jax.random.key_data(key)).tolist()],
-        "ema_decay": ema_decay,
-        "versions": versions(),
-        "iteration": describe_iteration(iteration),
-    }
-    return _Prepared(
-        source,
-        layout,
-        start_state(method_state, loop_key, ema_decay),
-        key_impl,
-        key_impls_of(method_state),
-        jax.default_backend() == "cpu" and runs_slowly_in_loop(iteration),
-        description,
-    )
-
-
-def _as_key(rng_key: int | Array) -> Array:
-    is_seed = isinstance(rng_key, (int, np.integer)) and not isinstance(rng_key, bool)
-    if is_seed and -(2**31) <= rng_key < 2**32:
-        return jax.random.key(int(rng_key))
-    is_key = jnp.issubdtype(getattr(rng_key, "dtype", float), jax.dtypes.prng_key)
-    if not is_key or jnp.shape(rng_key) != ():
-        raise ValueError(
-            "rng_key must be a seed or a key of jax.random.key(seed), with a seed of 32 bits, not "
-            f"{rng_key!r}."
-        )
-    return jnp.asarray(rng_key)
-
-
 def _check_untraced(*arguments: Any) -> None:
     """Raises TypeError inside a transformation, where there are no values to train on."""
     if is_within_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
@@ -294,13 +197,6 @@ def _check_untraced(*arguments: Any) -> None:
             "call it outside, or bind a method and trace its own step: "
             "algorithm = method.bind(energy_fn, posterior_fn), algorithm.init, algorithm.step."
         )
-
-
-def _check_num_rows(method: Any, data: Any) -> None:
-    """Tells a method the number of rows, where the method asks for it and the data knows it."""
-    is_sized = hasattr(data, "__len__") and hasattr(data, "__getitem__")  # a loader's length is in batches
-    if hasattr(method, "check_num_rows") and is_sized and not isinstance(data, list):
-        method.check_num_rows(len(data))
 
 
 def _check_counts(
@@ -345,7 +241,7 @@ def _check_directory(checkpoint_dir: Any, on_divergence: str, resume: str) -> ep
 
 def _resume(
     store: CheckpointStore | None,
-    run: _Prepared,
+    run: PreparedRun,
     history: History,
     callbacks: Sequence[Callback],
     num_steps: int,
