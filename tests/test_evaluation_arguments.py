@@ -175,26 +175,6 @@ def test_precision_and_recall_depend_on_no_scale(scale):
     assert evaluation.precision_recall(scale * data, scale * samples) == expected
 
 
-@pytest.mark.parametrize(
-    ("images", "match"),
-    [
-        (np.full((3, 8, 8, 1), 200.0, np.float32), r"feature_fn=mean takes images in \[0, 1\]"),
-        (np.full((3, 8, 8, 1), 200, np.uint8), "floating images .* not uint8; divide bytes by 255"),
-        (np.zeros((3, 3, 8, 8), np.float32), "channels before the pixels; move them to the end"),
-        (np.zeros((3, 8, 8), np.float32), r"takes images of shape \[batch, height, width, channels\]"),
-    ],
-)
-def test_feature_functions_of_ones_own_are_fed_images(images, match):
-    class Mean:
-        name = "mean"
-
-        def __call__(self, images):
-            return images.mean(axis=(1, 2))
-
-    with pytest.raises(ValueError, match=match):
-        evaluation.extract_features(Mean(), images)
-
-
 def test_a_posterior_that_gives_no_distribution():
     with pytest.raises(ValueError, match="posterior_fn=<lambda> must return a distribution, such as"):
         evaluation.ood_scores(ENERGY, lambda phi, v: v, THETA, None, V)

@@ -13,7 +13,6 @@ from bism_jax.array_checks import as_numbers, call_on_rows
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models import InceptionV3
-from bism_jax.models.image_features import check_range, check_shape
 
 Features = Float[Array | np.ndarray, "rows d"]
 # The names that the literature keeps for distances on the features of Inception.
@@ -49,8 +48,8 @@ def extract_features(
 
     Raises:
         TypeError: for a feature function without a name, or images that are no numbers.
-        ValueError: for images outside [0, 1] or with their channels first, that the feature function does not
-            take, or features that are no finite `[batch, d]`.
+        ValueError: for images that the feature function does not take (those of this library refuse images
+            outside [0, 1] or with their channels first), or features that are no finite `[batch, d]`.
     """
     return np.concatenate(list(feature_batches(feature_fn, images, batch_size)))
 
@@ -65,8 +64,6 @@ def feature_batches(
             f"{feature_fn!r}."
         )
     for batch, count in padded_batches("images", images, batch_size):
-        check_shape(f"feature_fn={feature_fn.name}", batch)
-        check_range(f"feature_fn={feature_fn.name}", batch)
         features = call_on_rows(f"feature_fn={feature_fn.name}", feature_fn, batch)
         features = as_numbers(f"feature_fn={feature_fn.name}", features, "[batch, d]")
         if features.ndim != 2 or len(features) != len(batch):
