@@ -123,7 +123,12 @@ ALL_METHODS = METHODS | VARIANTS
 
 
 def some_slow(names, quick):
-    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+    names = [*dict.fromkeys(names)]
+    arguments = [name if isinstance(name, tuple) else (name,) for name in names]
+    return [
+        name if name in quick else pytest.param(*each, marks=pytest.mark.slow)
+        for name, each in zip(names, arguments, strict=True)
+    ]
 
 
 every_method = pytest.mark.parametrize("name", some_slow(ALL_METHODS, METHODS))
@@ -236,8 +241,17 @@ PRECISIONS = {
 }
 
 
-@pytest.mark.parametrize("precision", some_slow(PRECISIONS, ("float64 theta", "mixed")))
-@every_method
+def a_third(names, others):
+    """Pairs, of which each name and each of the others has its turn; all of them take the gate too long."""
+    return [(a, b) for i, a in enumerate(names) for j, b in enumerate(others) if (i + j) % 3 == 0]
+
+
+QUICK_PAIRS = {("bism", "mixed"), ("vages", "float64 theta"), ("pcd", "mixed"), ("bidvl", "float64 theta")}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), some_slow([*a_third(ALL_METHODS, PRECISIONS), *sorted(QUICK_PAIRS)], QUICK_PAIRS)
+)
 def test_a_state_keeps_the_dtypes_it_starts_with(name, precision):
     """That is, those of data and parameters: an iteration carries nothing of another dtype, weak or not."""
     data_dtype, theta_dtype, phi_dtype = PRECISIONS[precision]
@@ -273,17 +287,12 @@ def after_steps(name):
     return jax.tree.map(np.asarray, jax.jit(algorithm.step)(KEY, state, batch))
 
 
-@pytest.mark.parametrize("name", some_slow(ALL_METHODS, ("pcd",)))
+@pytest.mark.parametrize("name", some_slow(["pcd", *list(ALL_METHODS)[::3]], ("pcd",)))
 def test_x64_does_not_change_the_numbers_of_float32_data(name):
     expected = after_steps(name)
     with switched(**X64):
         found = after_steps(name)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
-
-
-def a_third(names, others):
-    """Pairs, of which each name and each of the others has its turn; all of them take the gate too long."""
-    return [(a, b) for i, a in enumerate(names) for j, b in enumerate(others) if (i + j) % 3 == 0]
 
 
 @pytest.mark.slow
