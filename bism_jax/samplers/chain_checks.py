@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from bism_jax import checks
 from bism_jax.array_checks import as_numbers, call_on_rows, is_finite, is_known, shown
 
 
@@ -101,6 +102,23 @@ def mask(name: str, value: Any, like_name: str, like: Array) -> Bool[Array, "...
             f"entry, such as jnp.broadcast_to({name}, {like_name}.shape)."
         )
     return jnp.asarray(value)
+
+
+def start(
+    energy_fn: Callable[[PyTree], Float[Array, " chains"]], rng_key: Any, x: PyTree
+) -> tuple[Array, PyTree]:
+    """The key and the states that chains of `energy_fn` start from, as arrays.
+
+    Raises:
+        TypeError: for what is no key or no array.
+        ValueError: where x is empty, not floating or not finite, or `energy_fn` does not return one energy a
+            chain.
+    """
+    rng_key = checks.rng_key("rng_key", rng_key)
+    x = states("x", x)
+    finite("x", x)
+    one_energy_a_chain("energy_fn", energy_fn, x)
+    return rng_key, x
 
 
 def one_energy_a_chain(

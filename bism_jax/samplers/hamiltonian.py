@@ -49,10 +49,7 @@ def nuts(
     checks.loop_count("num_samples", num_samples)
     checks.loop_count("num_warmup", num_warmup, at_least=0)
     checks.boolean("progress", progress)
-    rng_key = checks.rng_key("rng_key", rng_key)
-    x = chain_checks.states("x", x)
-    chain_checks.finite("x", x)
-    chain_checks.one_energy_a_chain("energy_fn", energy_fn, x)
+    rng_key, x = chain_checks.start(energy_fn, rng_key, x)
     # numpyro draws in JAX's default dtype, and can carry no other.
     start = jax.tree.map(lambda leaf: leaf.astype(float), x)
 

@@ -42,10 +42,7 @@ def langevin(
     chain_checks.callable_energy("energy_fn", energy_fn)
     checks.loop_count("num_steps", num_steps, at_least=0)
     checks.positive("step_size", step_size)
-    rng_key = checks.rng_key("rng_key", rng_key)
-    x = chain_checks.states("x", x)
-    chain_checks.finite("x", x)
-    chain_checks.one_energy_a_chain("energy_fn", energy_fn, x)
+    rng_key, x = chain_checks.start(energy_fn, rng_key, x)
     gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
 
     def step(x: PyTree, key: Array) -> tuple[PyTree, None]:
