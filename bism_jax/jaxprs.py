@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 # Calls whose body takes and returns exactly the operands of the equation, once each.
@@ -15,9 +16,9 @@ _TRANSPARENT_CALLS = PLAIN_CALLS | {"custom_jvp_call"}
 
 
 def is_within_jit() -> bool:
-    """Whether the caller is being traced, where constants are traced too."""
-    with jax.transfer_guard("allow"):  # outside a trace the constant is moved to the device
-        return isinstance(jnp.zeros(()), jax.core.Tracer)
+    """Whether the caller is being traced, where whatever reaches a device is traced too."""
+    with jax.transfer_guard("allow"):
+        return isinstance(jax.device_put(np.float32(0)), jax.core.Tracer)
 
 
 def is_inexact(leaf: Any) -> bool:

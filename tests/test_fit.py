@@ -16,6 +16,7 @@ import pytest
 from flax import nnx
 
 from bism_jax import DSM, BiSM, Optimizers, ScoreMatching, Unrolled, fit
+from bism_jax.compilation import clear_programs
 from bism_jax.models import GRBM, BernoulliPosterior
 from bism_jax.training import DivergenceError, Evaluate
 
@@ -47,6 +48,7 @@ def test_chunks_do_not_change_a_bit(reference, steps_per_call):
 
 def test_chunks_are_one_program():
     def count_traces(**options):
+        clear_programs()
         traces = []
 
         def energy(theta, v, h):

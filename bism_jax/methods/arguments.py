@@ -10,6 +10,7 @@ from jaxtyping import Array, Key, PyTree
 
 from bism_jax import checks
 from bism_jax.array_checks import finite_rows, is_known
+from bism_jax.compilation import call_compiled
 from bism_jax.hypergradient.optimizer_trace import trace_update
 from bism_jax.methods.optimizers import Optimizers
 from bism_jax.objectives import Divergence
@@ -68,23 +69,36 @@ def start_optimizer(name: str, optimizer: optax.GradientTransformation, params: 
     Raises:
         ValueError: where it cannot update from a gradient alone, named `name`, before anything is compiled.
     """
+    return _start(((name, optimizer),), (params,))[0]
+
+
+def start_optimizers(optimizers: Optimizers, theta: PyTree, phi: PyTree) -> tuple[PyTree, PyTree]:
+    """The first states of both levels' optimisers; raises as `start_optimizer`."""
+    named = (("optimizers.theta", optimizers.theta), ("optimizers.phi", optimizers.phi))
+    return _start(named, (theta, phi))
+
+
+def _start(
+    named: tuple[tuple[str, optax.GradientTransformation], ...], all_params: tuple[PyTree, ...]
+) -> tuple[PyTree, ...]:
+    def init(*all_params: PyTree) -> tuple[PyTree, ...]:
+        pairs = zip(named, all_params, strict=True)
+        return tuple(_init_optimizer(name, optimizer, params) for (name, optimizer), params in pairs)
+
+    states = call_compiled(init, *all_params)
+    for (name, optimizer), params, state in zip(named, all_params, states, strict=True):
+        trace_update(optimizer, params, state, params, name)
+    return states
+
+
+def _init_optimizer(name: str, optimizer: optax.GradientTransformation, params: PyTree) -> PyTree:
     try:
-        state = optimizer.init(params)
+        return optimizer.init(params)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{name} cannot start on parameters of the structure {jax.tree.structure(params)}: "
             f"{type(error).__name__}: {error}. Masks and labels must have that structure; or take optax.adam."
         ) from error
-    trace_update(optimizer, params, state, params, name)
-    return state
-
-
-def start_optimizers(optimizers: Optimizers, theta: PyTree, phi: PyTree) -> tuple[PyTree, PyTree]:
-    """The first states of both levels' optimisers; raises as `start_optimizer`."""
-    return (
-        start_optimizer("optimizers.theta", optimizers.theta, theta),
-        start_optimizer("optimizers.phi", optimizers.phi, phi),
-    )
 
 
 def _explain(init: InitFn, key: Array, state: Any, batch: Array, error: Exception) -> None:

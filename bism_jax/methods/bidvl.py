@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
@@ -21,7 +20,7 @@ from bism_jax.methods.model_checks import check_free_energy
 from bism_jax.methods.optimizers import Optimizers, apply_gradient
 from bism_jax.methods.parameters import given_params, init_free_energy, init_module
 from bism_jax.methods.pickling import PicklableMethod, picklable
-from bism_jax.methods.states import LatentInfo, LatentState
+from bism_jax.methods.states import LatentInfo, LatentState, no_iterations
 from bism_jax.models import Model, as_model
 from bism_jax.objectives import draw_latents
 from bism_jax.typing import Algorithm, Params
@@ -88,7 +87,7 @@ class BiDVL(PicklableMethod):
             check_free_energy(marginal, theta, batch)
             losses.check(phi, batch)
             opt_states = start_optimizers(self.optimizers, theta, phi)
-            return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
+            return LatentState(theta, phi, *opt_states, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             return self.update(losses, state, batch, self.draw_noise(losses, rng_key, state.phi, batch))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
@@ -23,7 +22,7 @@ from bism_jax.methods.model_checks import check_latent_model, check_moving_laten
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.pickling import PicklableMethod
-from bism_jax.methods.states import LatentInfo, LatentState
+from bism_jax.methods.states import LatentInfo, LatentState, no_iterations
 from bism_jax.models import as_model, factor
 from bism_jax.objectives import DSM, KL, Divergence, Objective
 from bism_jax.typing import Algorithm, Params
@@ -140,7 +139,7 @@ class BiSM(PicklableMethod):
             check_lower_density(posterior, phi, batch, self.divergence)
             check_higher_density(posterior, phi, batch, self.objective)
             opt_states = start_optimizers(self.optimizers, theta, phi)
-            return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
+            return LatentState(theta, phi, *opt_states, no_iterations())
 
         def step(
             rng_key: Key[Array, ""], state: LatentState, batch: Float[Array, "batch *visible"]

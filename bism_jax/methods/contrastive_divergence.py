@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
@@ -17,7 +16,7 @@ from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.pickling import PicklableMethod
-from bism_jax.methods.states import EnergyInfo, EnergyState
+from bism_jax.methods.states import EnergyInfo, EnergyState, no_iterations
 from bism_jax.typing import Algorithm, Params
 
 _DEFAULT_OPTIMIZER = paper_adam()
@@ -67,7 +66,7 @@ class ContrastiveDivergence(PicklableMethod):
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
             theta = chain.init(rng_key, batch, init_params)
             opt_state = start_optimizer("optimizer", self.optimizer, theta)
-            return EnergyState(theta, opt_state, jnp.zeros((), jnp.int32))
+            return EnergyState(theta, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
             data_key, chain_key = jax.random.split(shard.own_key(rng_key))
@@ -139,7 +138,7 @@ class PersistentContrastiveDivergence(PicklableMethod):
             theta = chain.init(theta_key, batch, init_params)
             chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
             opt_state = start_optimizer("optimizer", self.optimizer, theta)
-            return PersistentState(theta, opt_state, chains, jnp.zeros((), jnp.int32))
+            return PersistentState(theta, opt_state, chains, no_iterations())
 
         def step(
             rng_key: Key[Array, ""], state: PersistentState, batch: Array

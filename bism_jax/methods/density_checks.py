@@ -13,6 +13,7 @@ from jax.extend.core import JaxprEqn, Literal
 from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import constraints
 
+from bism_jax.compilation import call_compiled
 from bism_jax.jaxprs import dependent_equations, has_gradient
 from bism_jax.models import Model, RelaxedBernoulli
 from bism_jax.objectives import (
@@ -52,7 +53,7 @@ def check_lower_density(
     """
     if not isinstance(divergence, Fisher) or _is_traced(phi, batch):
         return
-    probe = _Probe(posterior, phi, batch[:_ROWS])
+    probe = _Probe(posterior, phi, np.asarray(batch)[:_ROWS])
     name = f"divergence={divergence!r} with posterior_fn={posterior.name}"
     if not has_gradient(lambda h: probe.distribution(phi).log_prob(h), 0, probe.shape_of_h()):
         raise ValueError(
@@ -79,7 +80,7 @@ def check_higher_density(
     """
     if _is_traced(phi, batch):
         return
-    probe = _Probe(posterior, phi, batch[:_ROWS])
+    probe = _Probe(posterior, phi, np.asarray(batch)[:_ROWS])
     if probe.jumps(probe.visible_score):
         name = f"objective={objective!r} with posterior_fn={posterior.name}: grad_v log q(h | v)"
         _warn_of_jump(name, "the score estimate the same for every h")
@@ -98,7 +99,7 @@ def _warn_of_jump(what: str, optimum: str) -> None:
 class _Probe:
     """A few rows with many draws of their latents, `[draws, rows, *latent]`, for functions of a draw h."""
 
-    def __init__(self, posterior: Model, phi: Params, v: Array) -> None:
+    def __init__(self, posterior: Model, phi: Params, v: np.ndarray) -> None:
         self._posterior, self._phi, self._v = posterior, phi, v
 
     def distribution(self, phi: Params) -> Any:
@@ -136,12 +137,7 @@ class _Probe:
         def run(phi: Params) -> Array:
             return jax.vmap(lambda h: fn(phi, h))(self.draw(phi, 0, _DRAWS))
 
-        return np.asarray(self._run(run), np.float64)
-
-    def _run(self, fn: Callable[[Params], Any]) -> Any:
-        """It runs once, so compiling is the cost."""
-        options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        return jax.jit(fn, compiler_options=options)(self._phi)
+        return np.asarray(call_compiled(run, self._phi), np.float64)
 
     def jumps(self, fn: Callable[[Params, Array], Array]) -> bool:
         """Whether the function jumps as h moves: by its trace whether it can, then by values whether it does.
@@ -169,7 +165,7 @@ class _Probe:
             (start, start_slope), (stop, stop_slope) = at(h, moved - h), at(moved, moved - h)
             return jnp.abs(stop - start), jnp.maximum(jnp.abs(start_slope), jnp.abs(stop_slope))
 
-        change, slope = (np.asarray(part, np.float64) for part in self._run(run))
+        change, slope = (np.asarray(part, np.float64) for part in call_compiled(run, self._phi))
         finite = np.isfinite(change) & np.isfinite(slope)
         excess = np.maximum(change[finite] - 1.5 * slope[finite], 0).sum()
         return float(excess / max(change[finite].sum(), np.finfo(float).tiny))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bism_jax.compilation import call_compiled
 from bism_jax.jaxprs import has_gradient, is_inexact
 from bism_jax.models import Model, factor, is_factored
 from bism_jax.objectives import draw_latent_noise, latent_log_prob, sample_latents
@@ -125,16 +127,23 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
         )
     if not has_gradient(energy.apply, 1, theta, *args):
         raise ValueError(f"{name} has no gradient with respect to v, so it has no score to match.")
-    _check_rows(name, energy.apply, theta, *args)
+    if not _is_traced(theta, args):  # under a transformation there are no values to look at
+        probe = functools.partial(_probe_rows, energy.apply)
+        _check_rows(name, *jax.device_get(_call(name, call_compiled, probe, theta, *args)))
 
 
 def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
     """`features` and `head`, where the energy has both, must give the energy itself."""
     if not is_factored(energy) or _is_traced(theta, v, h):
         return
-    name, args = f"energy_fn={energy.name}", (theta, _probe(v), _probe(h))
-    factors = _call(f"{name}: head(v, features(v), h)", jax.jit(factor(energy)), *args)
-    values = jax.jit(energy.apply)(*args)  # compiled for the check of its rows
+    name = f"energy_fn={energy.name}"
+
+    def both(theta: Params, v: Array, h: Array) -> tuple[Array, Array]:
+        args = (theta, _probe(v), _probe(h))
+        return factor(energy)(*args), energy.apply(*args)
+
+    both_values = _call(f"{name}: head(v, features(v), h)", call_compiled, both, theta, v, h)
+    factors, values = jax.device_get(both_values)
     if not _agree(factors, values):
         raise ValueError(
             f"{name} has methods features and head, but head(v, features(v), h) is not its value at (v, h), "
@@ -182,12 +191,21 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     def log_prob(v: Array, h: Array) -> Array:
         return latent_log_prob(posterior.apply(phi, v), sample(phi, v)._replace(h=h))
 
-    h = jax.jit(lambda phi, v: sample(phi, v).h)(phi, batch)
-    values = _trace(name, log_prob, batch, h)
+    values = _trace(name, log_prob, batch, shape)
     _check_row_values(name, "one log_prob a row", values, batch_size)
-    _check_rows(name, lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, batch, h)
-    if not _is_traced(phi):
-        _check_noise(name, lambda v, seed: sample(phi, v, seed).h, batch)
+    if _is_traced(phi, batch):
+        return sample(phi, batch).h
+
+    def draw_and_probe(phi: Params, v: Array) -> tuple[Any, ...]:
+        h = sample(phi, v).h
+        equal_rows = jnp.broadcast_to(v[:1], (_PROBE_ROWS, *v.shape[1:]))
+        draws = tuple(sample(phi, equal_rows, seed).h for seed in (0, 1))
+        return h, draws, _probe_rows(lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, v, h)
+
+    h, draws, probed = _call(name, call_compiled, draw_and_probe, phi, batch)
+    _check_rows(name, *jax.device_get(probed))
+    if batch_size > 1:
+        _check_noise(name, *jax.device_get(draws))
     return h
 
 
@@ -238,23 +256,26 @@ def _describe(result: Any) -> str:
     return f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
 
 
-def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array) -> None:
-    """A row's value must not change with the order of the rows, nor have a gradient in the others."""
-    if _is_traced(params, args):
-        return  # under a transformation there are no values to look at
+def _probe_rows(fn: Callable[..., Array], params: Params, *args: Array) -> tuple[Any, ...]:
+    """The values of a few rows, those in reverse order, that of the first row alone and its gradients."""
     rows = tuple(_probe(arg) for arg in args)
-    values = jax.jit(fn)(params, *rows)
-    reversed_values = jax.jit(fn)(params, *(row[::-1] for row in rows))[::-1]
-    same_order = _agree(values, reversed_values)
-    alone = jax.jit(fn)(params, *(jnp.broadcast_to(row[:1], row.shape) for row in rows))
-    same_alone = _agree(values[0], alone[0])
     floating = {index: row for index, row in enumerate(rows) if is_inexact(row)}
 
-    def first_value(floating: dict[int, Array], params: Params) -> Array:
+    def first_value(floating: dict[int, Array]) -> Array:
         return fn(params, *(floating.get(index, row) for index, row in enumerate(rows)))[0]
 
-    gradients = jax.tree.leaves(jax.jit(jax.grad(first_value))(floating, params))
-    if not same_order or not same_alone or any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients):
+    orders = [jnp.stack((row, row[::-1], jnp.broadcast_to(row[:1], row.shape))) for row in rows]
+    # A loop, so that the three are rounded alike: XLA fuses three calls as it likes, which bfloat16 shows.
+    values, in_reverse, alone = jax.lax.map(lambda rows: fn(params, *rows), orders)
+    return values, in_reverse[::-1], alone[0], jax.grad(first_value)(floating)
+
+
+def _check_rows(
+    name: str, values: np.ndarray, in_reverse: np.ndarray, alone: np.ndarray, gradients: dict[int, np.ndarray]
+) -> None:
+    """A row's value must not change with the order of the rows, nor have a gradient in the others."""
+    is_mixed = any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients.values())
+    if is_mixed or not _agree(values, in_reverse) or not _agree(values[0], alone):
         raise ValueError(
             f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "
             "the gradient of their sum would not be a score. Remove what mixes rows (batch normalisation, a "
@@ -262,18 +283,14 @@ def _check_rows(name: str, fn: Callable[..., Any], params: Params, *args: Array)
         )
 
 
-def _agree(found: Array, expected: Array) -> bool:
+def _agree(found: np.ndarray, expected: np.ndarray) -> bool:
     """Equal but for rounding."""
     tolerance = 1e3 * float(jnp.finfo(found.dtype).eps)
     return np.allclose(found, expected, tolerance, tolerance, equal_nan=True)
 
 
-def _check_noise(name: str, sample: Callable[[Array, int], Array], batch: Array) -> None:
+def _check_noise(name: str, h: np.ndarray, other: np.ndarray) -> None:
     """Equal rows must not draw equal latents, unless the posterior is so sure that every draw is equal."""
-    if batch.shape[0] == 1 or _is_traced(batch):
-        return
-    equal_rows = jnp.broadcast_to(batch[:1], (_PROBE_ROWS, *batch.shape[1:]))
-    h, other = (np.asarray(sample(equal_rows, seed)) for seed in (0, 1))
     if np.all(h == h[:1]) and not np.all(h == other):
         raise ValueError(
             f"{name} draws the same noise for every row of a batch; draw it for the whole batch, shape "

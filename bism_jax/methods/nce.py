@@ -24,6 +24,7 @@ from bism_jax.methods.noise_contrast import (
 )
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.pickling import PicklableMethod
+from bism_jax.methods.states import no_iterations
 from bism_jax.typing import Algorithm, Params
 
 _DEFAULT_OPTIMIZER = paper_adam()
@@ -105,7 +106,7 @@ class NCE(PicklableMethod):
             theta = model.init(rng_key, batch, init_params)
             log_partition = jnp.zeros((), batch.dtype)
             opt_state = start_optimizer("optimizer", self.optimizer, (theta, log_partition))
-            return NCEState(theta, log_partition, opt_state, jnp.zeros((), jnp.int32))
+            return NCEState(theta, log_partition, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: NCEState, batch: Array) -> tuple[NCEState, NCEInfo]:
             noise = draw_noise(self.noise, rng_key, batch, self.noise_ratio, shard)

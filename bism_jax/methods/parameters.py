@@ -6,13 +6,11 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.jaxprs import is_within_jit
+from bism_jax.compilation import call_compiled
 from bism_jax.models import Model
 from bism_jax.objectives import draw_latents
 from bism_jax.precision import as_working
 from bism_jax.typing import Params
-
-_COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 
 def init_latent_model(
@@ -29,12 +27,18 @@ def init_latent_model(
     """
     if init_params is not None:
         return given_params(init_params)
-    phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
-    phi = init_module(posterior, "posterior_fn", phi_key, batch)
-    h = jax.jit(lambda phi, key, v: draw_latents(posterior.apply(phi, v), key))(phi, sample_key, batch)
-    return init_module(
-        energy, "energy_fn", theta_key, batch, h, origin=", the latter drawn from posterior_fn"
-    ), phi
+    for model, argument in ((posterior, "posterior_fn"), (energy, "energy_fn")):
+        if model.init is None:
+            raise _missing(model, argument)
+
+    def initialise(rng_key: Key[Array, ""], v: Array) -> tuple[Params, Params]:
+        phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
+        phi = init_module(posterior, "posterior_fn", phi_key, v)
+        h = draw_latents(posterior.apply(phi, v), sample_key)
+        origin = ", the latter drawn from posterior_fn"
+        return init_module(energy, "energy_fn", theta_key, v, h, origin=origin), phi
+
+    return call_compiled(initialise, rng_key, batch)
 
 
 def init_free_energy(
@@ -83,11 +87,8 @@ def init_module(
     if model.init is None:
         raise _missing(model, argument)
     try:
-        # Compiled, the forward pass is dropped as dead code; the rest runs once, so compiling is the cost.
-        # JAX takes options from the outermost jit only.
-        is_slow = jax.default_backend() == "cpu" and not is_within_jit()
-        params = jax.jit(model.init, compiler_options=_COMPILE_FAST if is_slow else None)(rng_key, *args)
-        return jax.tree.map(as_working, params)
+        # Compiled, the forward pass is dropped as dead code.
+        return jax.tree.map(as_working, call_compiled(model.init, rng_key, *args))
     except Exception as error:
         if str(error).startswith(argument):
             raise

@@ -17,7 +17,7 @@ from bism_jax.methods.capabilities import refuse_posterior
 from bism_jax.methods.chains import Chain, ChainState, Gibbs, check_num_chains, contrast, start_chains
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.pickling import PicklableMethod
-from bism_jax.methods.states import EnergyInfo
+from bism_jax.methods.states import EnergyInfo, no_iterations
 from bism_jax.methods.weight_priors import GaussianPrior, Prior
 from bism_jax.typing import Algorithm, Params
 
@@ -121,7 +121,7 @@ class PersistentVI(PicklableMethod):
             phi = Variational(mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, _START_LOG_STD), mean))
             chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
             opt_state = start_optimizer("optimizer", self.optimizer, phi)
-            return PersistentVIState(theta, phi, opt_state, chains, jnp.zeros((), jnp.int32))
+            return PersistentVIState(theta, phi, opt_state, chains, no_iterations())
 
         def step(
             rng_key: Key[Array, ""], state: PersistentVIState, batch: Array

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key
 
@@ -18,7 +17,7 @@ from bism_jax.methods.data_checks import check_batch
 from bism_jax.methods.free_energy import UniformBinary, exact_free_energy
 from bism_jax.methods.optimizers import apply_gradient, paper_adam
 from bism_jax.methods.pickling import PicklableMethod
-from bism_jax.methods.states import EnergyInfo, EnergyState
+from bism_jax.methods.states import EnergyInfo, EnergyState, no_iterations
 from bism_jax.objectives import DSM, Objective, marginal_score
 from bism_jax.typing import Algorithm, Params
 
@@ -75,7 +74,7 @@ class ScoreMatching(PicklableMethod):
             check_batch(self.objective, batch)
             theta = model.init(rng_key, batch, init_params)
             opt_state = start_optimizer("optimizer", self.optimizer, theta)
-            return EnergyState(theta, opt_state, jnp.zeros((), jnp.int32))
+            return EnergyState(theta, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
             like_batch = shard.global_batch(batch)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from bism_jax.typing import Params
@@ -65,3 +67,8 @@ class LatentInfo(NamedTuple):
     loss: Float[Array, ""]
     lower_loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
+
+
+def no_iterations() -> Int[Array, ""]:
+    """The count before the first iteration, moved to the device rather than computed by a program there."""
+    return jax.device_put(np.zeros((), np.int32))

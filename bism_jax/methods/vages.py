@@ -23,7 +23,7 @@ from bism_jax.methods.model_checks import check_latent_model
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.pickling import PicklableMethod
-from bism_jax.methods.states import LatentInfo, LatentState
+from bism_jax.methods.states import LatentInfo, LatentState, no_iterations
 from bism_jax.models import as_model
 from bism_jax.objectives import (
     DSM,
@@ -153,7 +153,7 @@ class VaGES(PicklableMethod):
             check_latent_model(energy, posterior, theta, phi, batch)
             check_lower_density(posterior, phi, batch, self.divergence)
             opt_states = start_optimizers(self.optimizers, theta, phi)
-            return LatentState(theta, phi, *opt_states, jnp.zeros((), jnp.int32))
+            return LatentState(theta, phi, *opt_states, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             lower_key, noise_key = jax.random.split(rng_key)

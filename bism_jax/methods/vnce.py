@@ -29,6 +29,7 @@ from bism_jax.methods.noise_contrast import (
 from bism_jax.methods.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
 from bism_jax.methods.parameters import init_latent_model
 from bism_jax.methods.pickling import PicklableMethod
+from bism_jax.methods.states import no_iterations
 from bism_jax.models import as_model
 from bism_jax.objectives import KL, SM, latent_log_prob, map_particles, sample_latents
 from bism_jax.typing import Algorithm, Noise, Params
@@ -140,7 +141,7 @@ class VNCE(PicklableMethod):
             check_latent_model(energy, posterior, theta, phi, batch)
             log_partition = jnp.zeros((), batch.dtype)
             opt_states = start_optimizers(self.optimizers, (theta, log_partition), phi)
-            return VNCEState(theta, phi, log_partition, *opt_states, jnp.zeros((), jnp.int32))
+            return VNCEState(theta, phi, log_partition, *opt_states, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: VNCEState, batch: Array) -> tuple[VNCEState, VNCEInfo]:
             lower_key, noise_key = jax.random.split(rng_key)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
@@ -255,7 +254,7 @@ class CheckpointStore:
         is_same_data = description.get("data") == self._description.get("data")
         history.restore(content.scalars, content.run["evaluations"])
         if strictly:
-            state = state._replace(key_data=jnp.asarray(found[".key_data"]))
+            state = state._replace(key_data=jax.device_put(found[".key_data"]))
         return Restored(
             state,
             content.run["source_position"] if is_same_data else None,

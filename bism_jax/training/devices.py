@@ -5,7 +5,7 @@ Both see the same global batch, so that the result does not depend on the number
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
 import jax
@@ -24,9 +24,11 @@ class Layout(Protocol):
 
     Attributes:
         axis_name: the mapped axis inside the function; None where it sees the global batch.
+        key: what tells this layout from others.
     """
 
     axis_name: str | None
+    key: Hashable
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree on every device."""
@@ -98,6 +100,7 @@ class MeshLayout:
     axis_name: str | None = None
 
     def __init__(self, devices: list[jax.Device]) -> None:
+        self.key: Hashable = ("jit", *devices)
         mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._rows = NamedSharding(mesh, PartitionSpec(_AXIS))
@@ -147,6 +150,7 @@ class PmapLayout:
     axis_name: str | None = _AXIS
 
     def __init__(self, devices: list[jax.Device]) -> None:
+        self.key: Hashable = ("pmap", *devices)
         # pmap takes the devices of all processes: with only the local ones, each would train by itself.
         self._devices = sorted(devices, key=lambda device: device.process_index)
         self._num_local = sum(device.process_index == jax.process_index() for device in devices)

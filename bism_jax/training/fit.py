@@ -175,6 +175,7 @@ def fit(
                 ema_decay,
                 run.one_step_a_call,
                 run.key_impls,
+                run.iteration_key,
             )
             release_freed_memory()
             driver = Run(loop, run.source, history, callbacks, store, checkpoint_every, run.key_impl)

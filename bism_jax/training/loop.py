@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Int, PyTree, UInt
 
+from bism_jax.compilation import compiled_once
 from bism_jax.jaxprs import contains_primitive
 from bism_jax.precision import as_working
 from bism_jax.training.data_source import DataSource
@@ -57,13 +58,31 @@ class TrainingLoop:
         ema_decay: float | None,
         one_step_a_call: bool,
         key_impls: KeyImpls = (),
+        iteration_key: Hashable = None,
     ) -> None:
         self._source, self._layout = source, layout
-        self._iterate = _make_iteration(step_fn, key_impl, ema_decay, key_impls)
         self.state = layout.replicate(state)
         self._data = None if source.resident is None else layout.replicate(source.resident)
         self.max_steps_per_call = 1 if one_step_a_call else self._count_steps_per_call()
-        self._call = self._compile(self._once if one_step_a_call else self._loop)
+        selection = self._select(self._example_selection(1), self.max_steps_per_call)
+        args = (self.state, self._data, selection, layout.replicate(np.int32(0)))
+
+        def compile_program() -> Callable[..., Any]:
+            iterate = _make_iteration(step_fn, key_impl, ema_decay, key_impls)
+            make_program = _make_single if one_step_a_call else _make_loop
+            return layout.compile(make_program(iterate, layout, self.max_steps_per_call), *args)
+
+        key = (
+            "loop",
+            iteration_key,
+            layout.key,
+            key_impl,
+            key_impls,
+            ema_decay,
+            one_step_a_call,
+            _outline(args),
+        )
+        self._call = compiled_once(key, compile_program)
 
     def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""
@@ -99,36 +118,49 @@ class TrainingLoop:
             return self._layout.split_indices(padded)
         return self._layout.split_batches(padded)
 
-    def _compile(self, program: Callable[..., Any]) -> Callable[..., Any]:
-        selection = self._select(self._example_selection(1), self.max_steps_per_call)
-        count = self._layout.replicate(np.int32(0))
-        return self._layout.compile(program, self.state, self._data, selection, count)
 
-    def _batch(self, data: Array | None, selection: Array, index: Any) -> Array:
-        selected = selection[index]
-        return as_working(self._layout.constrain(selected if data is None else data[selected]))
+Iteration = Callable[[LoopState, Array], tuple[LoopState, Any]]
+Program = Callable[[LoopState, Array | None, Array, Array], tuple[LoopState, Any]]
 
-    def _once(self, state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
-        state, info = self._iterate(state, self._batch(data, selection, 0))
+
+def _outline(args: Any) -> Hashable:
+    """What a program is compiled for: structure, shapes and dtypes."""
+    leaves, structure = jax.tree.flatten(args)
+    return structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _select_batch(layout: Layout, data: Array | None, selection: Array, index: Any) -> Array:
+    selected = selection[index]
+    return as_working(layout.constrain(selected if data is None else data[selected]))
+
+
+def _make_single(iterate: Iteration, layout: Layout, num_steps: int) -> Program:
+    """One iteration a call."""
+
+    def single(state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
+        state, info = iterate(state, _select_batch(layout, data, selection, 0))
         return state, jax.tree.map(lambda leaf: leaf[None], info)
 
-    def _loop(self, state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
-        """A loop of `count` iterations: one program for every count, so the same bits for each."""
+    return single
 
-        def iterate(state: LoopState, index: Any) -> tuple[LoopState, Any]:
-            return self._iterate(state, self._batch(data, selection, index))
+
+def _make_loop(iterate: Iteration, layout: Layout, max_steps: int) -> Program:
+    """A loop of `count` iterations: one program for every count, so the same bits for each."""
+
+    def loop(state: LoopState, data: Array | None, selection: Array, count: Array) -> tuple[Any, Any]:
+        def select_and_iterate(state: LoopState, index: Any) -> tuple[LoopState, Any]:
+            return iterate(state, _select_batch(layout, data, selection, index))
 
         def body(index: Any, carry: tuple[LoopState, Any]) -> tuple[LoopState, Any]:
-            state, info = iterate(carry[0], index)
+            state, info = select_and_iterate(carry[0], index)
             infos = jax.tree.map(lambda all_, one: all_.at[index].set(one), carry[1], info)
             return state, infos
 
-        shapes = jax.eval_shape(iterate, state, jnp.int32(0))[1]
-        infos = jax.tree.map(lambda leaf: jnp.zeros((self.max_steps_per_call,), leaf.dtype), shapes)
+        shapes = jax.eval_shape(select_and_iterate, state, jnp.int32(0))[1]
+        infos = jax.tree.map(lambda leaf: jnp.zeros((max_steps,), leaf.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, infos))
 
-
-Iteration = Callable[[LoopState, Array], tuple[LoopState, Any]]
+    return loop
 
 
 def _make_iteration(
@@ -193,5 +225,5 @@ def start_state(method_state: PyTree, rng_key: Array, ema_decay: float | None) -
     """The state before the first iteration."""
     theta_ema = None if ema_decay is None else method_state.theta
     return LoopState(
-        unwrap_keys(method_state), theta_ema, jax.random.key_data(rng_key), jnp.zeros((), jnp.int32)
+        unwrap_keys(method_state), theta_ema, jax.random.key_data(rng_key), jax.device_put(np.int32(0))
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from bism_jax.compilation import call_compiled
+from bism_jax.jaxpr_key import jaxpr_key
 from bism_jax.precision import as_working
 from bism_jax.training.data_source import DataSource, as_data_source
 from bism_jax.training.devices import Layout, make_layout
@@ -43,6 +46,7 @@ class PreparedRun(NamedTuple):
         key_impls: those of the typed keys in its state.
         one_step_a_call: whether the iteration must stay out of a loop.
         description: what determines the run; empty where nobody asks.
+        iteration_key: a key of the iteration that others share only where it is the same program.
     """
 
     step_fn: StepFn
@@ -53,6 +57,7 @@ class PreparedRun(NamedTuple):
     key_impls: KeyImpls
     one_step_a_call: bool
     description: Description
+    iteration_key: Hashable
 
 
 def prepare_run(
@@ -84,17 +89,15 @@ def prepare_run(
     _check_num_rows(method, data)
     layout = make_layout(parallel, batch_size)
     mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
-    init_key, loop_key = jax.random.split(key)
-    example = jnp.asarray(as_working(source.example()))
+    init_key, loop_key = call_compiled(lambda key: tuple(jax.random.split(key)), key)
+    example = jax.device_put(as_working(source.example()))
     method_state = algorithm.init(init_key, example)
     release_freed_memory()
     key_impl = str(jax.random.key_impl(key))
     on_cpu = jax.default_backend() == "cpu"
-    iteration = None
-    if on_cpu or is_described:
-        iteration = trace_step(algorithm.step, loop_key, method_state, example)
+    iteration = trace_step(algorithm.step, loop_key, method_state, example)
     description: Description = {}
-    if is_described and iteration is not None:
+    if is_described:
         description = {
             "method": describe(method),
             "energy_fn": describe(energy_fn),
@@ -114,8 +117,9 @@ def prepare_run(
         start_state(method_state, loop_key, ema_decay),
         key_impl,
         key_impls_of(method_state),
-        on_cpu and iteration is not None and runs_slowly_in_loop(iteration),
+        on_cpu and runs_slowly_in_loop(iteration),
         description,
+        jaxpr_key(iteration),
     )
 
 
