@@ -38,7 +38,7 @@ class Config(GRBMConfig):
 
 def run(config: Config) -> dict[str, float]:
     """Trains, writes the run folder and returns the final metrics."""
-    folder = RunFolder("checkerboard", config, config.output)
+    folder = RunFolder("checkerboard", config, config.output, may_grow=("num_steps",))
     splits = checkerboard_splits(jax.random.key(0))
     model = GRBM(config.num_hidden)
 

@@ -45,7 +45,7 @@ class Config(GRBMConfig):
 def run(config: Config) -> dict[str, float]:
     """Trains, writes the run folder and returns the final metrics."""
     splits = load_frey_face(config.data_dir)
-    folder = RunFolder("frey_face", config, config.output)
+    folder = RunFolder("frey_face", config, config.output, may_grow=("num_steps",))
     model = GRBM(config.num_hidden)
 
     def evaluate(snapshot: Snapshot) -> dict[str, float]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class RunFolder:
         name: of the experiment.
         config: a dataclass; its fields `output`, `data_dir` and `progress` are not part of what a run is.
         output: the folder; `runs/NAME-DATE-TIME` where it is None.
+        may_grow: the fields that may be larger than when the run was begun, which goes on for longer.
 
     Raises:
         FileExistsError: for a folder of another configuration, or one that is no run folder.
@@ -29,7 +30,7 @@ class RunFolder:
         OSError: where nothing can be written there.
     """
 
-    def __init__(self, name: str, config: Any, output: Path | None) -> None:
+    def __init__(self, name: str, config: Any, output: Path | None, may_grow: tuple[str, ...] = ()) -> None:
         self.path = output.expanduser() if output else Path("runs") / f"{name}-{_time_of_start()}"
         described = {"experiment": name, **json.loads(json.dumps(dataclasses.asdict(config), default=str))}
         for not_identity in ("output", "progress", "data_dir"):
@@ -40,7 +41,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{self.path} is a file, not a folder; choose another --output.")
         if file.exists():
-            self._check(read_json(file), described)
+            self._check(read_json(file), described, may_grow)
         elif self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"{self.path} exists and is no run folder; choose another --output.")
         make_folder(self.path)
@@ -51,13 +52,25 @@ class RunFolder:
         if jax.process_index() == 0:
             (self.path / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
 
-    def _check(self, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-        for name, value in expected.items():
-            if found.get(name) != value:
-                raise FileExistsError(
-                    f"{self.path} holds a run with {name}={found.get(name)!r}, not {value!r}; choose another "
-                    "--output, or continue that run with its own options."
-                )
+    def _check(
+        self, found: Mapping[str, Any], expected: Mapping[str, Any], may_grow: tuple[str, ...]
+    ) -> None:
+        for name, old, new in _differences("", found, expected):
+            if name in may_grow and isinstance(old, int) and old < new:
+                continue
+            raise FileExistsError(
+                f"{self.path} holds a run with {name}={old!r}, not {new!r}; choose another --output, or "
+                "continue that run with its own options."
+            )
+
+
+def _differences(name: str, found: Any, expected: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Name, old and new value of each option that differs."""
+    if isinstance(found, Mapping) and isinstance(expected, Mapping):
+        for key, value in expected.items():
+            yield from _differences(f"{name}.{key}" if name else key, found.get(key), value)
+    elif found != expected:
+        yield name, found, expected
 
 
 def _time_of_start() -> str:

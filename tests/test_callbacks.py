@@ -157,7 +157,7 @@ def test_an_error_in_a_callback_is_the_users_to_see(tmp_path):
 
     with pytest.raises(KeyError, match="mine"):
         train(Evaluate(fail, 6), checkpoint_dir=tmp_path, checkpoint_every=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "0", "4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "0", "4", "6"]
 
 
 # Logs.
@@ -282,8 +282,8 @@ def test_a_resumed_log_keeps_the_row_that_ended_the_first_run(log, tmp_path):
 
 
 def test_rows_after_the_last_checkpoint_are_written_once(log, tmp_path):
-    class InterruptionError(Exception):
-        pass
+    class InterruptionError(BaseException):
+        """What ends a run without a word, as a crash does."""
 
     def interrupt(snapshot):
         raise InterruptionError
@@ -576,3 +576,32 @@ def test_fewer_steps_than_are_done_are_refused(tmp_path):
     train(num_steps=6, checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match=r"num_steps=3, but .* 6 iterations"):
         train(num_steps=3, checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("measured", "message"),
+    [
+        (
+            {"a": np.ones((2, 3))},
+            r"Evaluate: fn must .* 'a' is an array of shape \(2, 3\); return one such as",
+        ),
+        ({"a": jax.numpy.ones(5)}, r"'a' is an array of shape \(5,\)"),
+        ({"a": "high"}, r"'a' is 'high'"),
+        ({"a": None}, r"'a' is None"),
+        ({1: 2.0}, r"1 is 2\.0"),
+        (3.0, r"mapping of names to numbers, not a float"),
+    ],
+)
+def test_what_is_no_number_is_named(measured, message):
+    with pytest.raises(TypeError, match=message):
+        train(Evaluate(lambda _: measured, 5))
+
+
+def test_numbers_of_every_kind_are_measured():
+    kinds = {"int": 1, "bool": True, "numpy": np.float16(1), "jax": jax.numpy.ones((), jax.numpy.bfloat16)}
+    assert train(Evaluate(lambda _: kinds, 10)).evaluations == [{"step": 10} | dict.fromkeys(kinds, 1.0)]
+
+
+def test_the_path_of_a_log_is_a_file(tmp_path):
+    with pytest.raises(ValueError, match=r"the path of a log, .* is a folder; pass a file in it"):
+        train(CSVLog(tmp_path))

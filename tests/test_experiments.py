@@ -76,6 +76,25 @@ def test_config_is_written(tmp_path):
     assert "output" not in found
 
 
+def test_a_run_can_be_made_longer_and_nothing_else(tmp_path):
+    config = checkerboard.Config(method=TINY, num_steps=20)
+
+    def open_folder(**changes):
+        changed = dataclasses.replace(config, **changes)
+        RunFolder("checkerboard", changed, tmp_path / "run", may_grow=("num_steps",))
+        return json.loads((tmp_path / "run" / "config.json").read_text())["num_steps"]
+
+    assert [open_folder(), open_folder(num_steps=30)] == [20, 30]
+    with pytest.raises(FileExistsError, match=r"num_steps=30, not 20"):
+        open_folder()
+    faster = dataclasses.replace(TINY, learning_rate=0.5)
+    with pytest.raises(FileExistsError, match=r"holds a run with method\.learning_rate=0\.001, not 0\.5"):
+        open_folder(num_steps=40, method=faster)
+    RunFolder("other", config, tmp_path / "other")
+    with pytest.raises(FileExistsError, match=r"num_steps=20, not 30"):
+        RunFolder("other", dataclasses.replace(config, num_steps=30), tmp_path / "other")
+
+
 def test_a_comparison_reports_what_is_there_and_repeats_nothing(tmp_path, capsys):
     config = compare.Config(methods=("DSM", "NCE"), num_seeds=2, num_steps=40, output=tmp_path / "runs")
     folder = compare.run(config)

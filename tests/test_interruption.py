@@ -183,3 +183,60 @@ def test_the_state_of_a_callback_is_kept(tmp_path):
     again = Patience()
     train(tmp_path, again, num_steps=5)
     assert again.seen == [1, 2, 3, 4, 5]
+
+
+# Errors that end a run: what was done before them is kept.
+
+
+class Fails:
+    """A callback that fails once at some iteration."""
+
+    every = 1
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, snapshot):
+        if snapshot.step == self.step:
+            self.step = None
+            raise ZeroDivisionError("a slip")
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 7, NUM_STEPS])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_an_error_in_a_callback_loses_nothing(step, is_first, whole, tmp_path):
+    fails = Fails(step)
+
+    def run():
+        logs = [CSVLog(tmp_path / "log.csv", 2), Evaluate(lambda s: {"x": s.step}, 3)]
+        callbacks = [fails, *logs] if is_first else [*logs, fails]
+        return fit(
+            lambda *_: None, None, rows(), callbacks=callbacks, checkpoint_dir=tmp_path / "run",
+            method=Drift(), batch_size=4, num_steps=NUM_STEPS, checkpoint_every=5,
+        )  # fmt: skip
+
+    with pytest.raises(ZeroDivisionError) as failure:
+        run()
+    assert any(f"run/{step}; the same call continues" in note for note in failure.value.__notes__)
+    result = run()
+    np.testing.assert_array_equal(result.theta["w"], whole[0].theta["w"])
+    np.testing.assert_array_equal(result.history["loss"], whole[0].history["loss"])
+    assert list(result.history) == list(whole[0].history)
+    assert result.evaluations == whole[0].evaluations
+    assert (tmp_path / "log.csv").read_bytes() == whole[1]
+
+
+def test_an_iterator_that_ends_loses_nothing(tmp_path):
+    batches = list(rows(28).reshape(7, 4, 2))
+
+    def run(data, num_steps=NUM_STEPS):
+        with pytest.warns(UserWarning, match=r"Pass an array, a list of batches"):
+            return fit(
+                lambda *_: None, None, data, checkpoint_dir=tmp_path, method=Drift(), batch_size=4,
+                num_steps=num_steps, steps_per_call=1,
+            )  # fmt: skip
+
+    with pytest.raises(ValueError, match=r"exhausted after 7 batches") as failure:
+        run(iter(batches))
+    assert any(f"{tmp_path}/7; the same call continues" in note for note in failure.value.__notes__)
+    assert len(run(iter(batches), 10).history["loss"]) == 10

@@ -59,7 +59,7 @@ def bism(**options):
         (
             ContrastiveDivergence(1, optimizer=optax.adam(1e-3)),
             ContrastiveDivergence(1, optimizer=optax.adam(1.5e-3)),
-            ["method.optimizer.update.update_fns[1].tx.update.step_size: -0.001 → -0.0015"],
+            ["method.optimizer.step_size: -0.001 → -0.0015"],
         ),
         (
             ContrastiveDivergence(1, optimizer=optax.adam(optax.linear_schedule(1e-3, 0.0, 10))),
@@ -146,7 +146,7 @@ print(json.dumps({"method": describe(method), "iteration": describe_iteration(tr
     ("options", "message"),
     [
         ({"batch_size": 20}, r"another run: batch_size: 10 → 20\. Choose .*resume='parameters'"),
-        ({"rng_key": 1}, r"another run: rng_key\[1\]\[1\]: 0 → 1\."),
+        ({"rng_key": 1}, r"another run: rng_key: threefry2x32 \[0, 0\] → threefry2x32 \[0, 1\]\."),
         ({"ema_decay": 0.9}, r"another run: ema_decay: None → 0\.9\."),
         ({"data": DATA[:50]}, r"another run: data.checksum: \w+ → \w+; data.shape\[0\]: 60 → 50\."),
         ({"data": DATA.astype(np.float16)}, r"data.dtype: float32 → float16"),
@@ -259,10 +259,11 @@ def momentum(rate):
 def test_parameters_go_on_under_another_learning_rate(tmp_path, capsys):
     """With the momentum of the first run; the record is that of both."""
     first = train(tmp_path, momentum(0.0), 3)
-    with pytest.raises(ValueError, match=r"step_size: -0\.0 → -0\.5"):
+    with pytest.raises(ValueError, match=r"another run: method\.optimizer\.step_size: -0\.0 → -0\.5"):
         train(tmp_path, momentum(0.5), 4)
     result = train(tmp_path, momentum(0.5), 4, resume="parameters")
-    assert "continuing from 3 of 4\n" in capsys.readouterr().err
+    expected = "continuing from 3 of 4 under other settings (method.optimizer.step_size: -0.0 → -0.5)\n"
+    assert expected in capsys.readouterr().err
     np.testing.assert_array_equal(result.history["loss"][:3], first.history["loss"])
     # One step of momentum: trace = g + 0.9 * trace, theta -= 0.5 * trace, with a trace of the three before.
     plain = train(tmp_path / "plain", momentum(0.5), 1, init_params=(first.theta, None), rng_key=1)
@@ -276,7 +277,9 @@ def test_an_optimizer_of_another_structure_starts_anew(tmp_path, capsys):
     result = train(
         tmp_path, ContrastiveDivergence(1, optimizer=optax.adam(0.0)), 5, resume="parameters", ema_decay=0.5
     )
-    assert "continuing from 3 of 5; theta_opt_state, theta_ema start anew\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "continuing from 3 of 5 under other settings (ema_decay: None → 0.5; " in said
+    assert "); theta_opt_state, theta_ema start anew\n" in said
     for found, expected in zip(jax.tree.leaves(result.theta), jax.tree.leaves(first.theta), strict=True):
         np.testing.assert_array_equal(found, expected)
     for found, expected in zip(jax.tree.leaves(result.theta_ema), jax.tree.leaves(first.theta), strict=True):
@@ -397,3 +400,43 @@ def test_an_optimizer_with_a_key_survives_a_resume(tmp_path):
 
 def test_distributions_of_a_closure_are_described_by_their_type():
     assert describe(dist.Normal(0.0, 1.0)) == "Normal"
+
+
+# Lists of batches have an order, so that they can be set back and told apart.
+
+
+def test_a_list_of_batches_goes_on_where_it_stopped(tmp_path):
+    batches = list(DATA.reshape(6, 10, 3))
+    whole = drift(tmp_path / "whole", 10, batches)
+    drift(tmp_path / "parts", 4, batches)
+    found = drift(tmp_path / "parts", 10, batches)
+    np.testing.assert_array_equal(found.theta["w"], whole.theta["w"])
+    changed = [*batches[:5], batches[5] + 1]
+    with pytest.raises(ValueError, match=r"another run: data\.checksum: "):
+        drift(tmp_path / "parts", 12, changed)
+    with pytest.raises(ValueError, match=r"another run: data\.batches: 6 → 5"):
+        drift(tmp_path / "parts", 12, batches[:5])
+
+
+def test_what_changes_on_purpose_is_said(tmp_path, capfd):
+    drift(tmp_path, 2)
+    drift(tmp_path, 4, batch_size=20, rng_key=3, resume="parameters")
+    said = capfd.readouterr().err
+    assert "continuing from 2 of 4 under other settings (batch_size: 10 → 20; rng_key: " in said
+    drift(tmp_path, 6, batch_size=20, rng_key=3)
+    assert "continuing from 4 of 6\n" in capfd.readouterr().err
+
+
+def test_parameters_of_no_run_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"has no checkpoint to take them from; pass the folder of that run"):
+        drift(tmp_path / "mistyped", resume="parameters")
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_parameters_that_do_not_fit_are_not_recommended(tmp_path):
+    drift(tmp_path, 2)
+    with pytest.raises(
+        ValueError, match=r"theta\['w'\] is float32\[3\] there and float32\[2\] here"
+    ) as error:
+        drift(tmp_path, 4, rows(60, (2,)))
+    assert "resume='parameters'" not in str(error.value)

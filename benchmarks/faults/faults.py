@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.faults import run
 
 _NOBODY = 65534
+_BY_THE_CLOCK = 0.4  # of the moments
 _HOST_LIMIT_S = 30.0
 _NO_WRITE, _ALL = 0o555, 0o777
 # A process is forked from one that has imported everything: most of what a start takes.
@@ -65,7 +66,7 @@ def require(condition: bool, message: str) -> None:
 def kill_any_moment(folder: Path, chance: random.Random, duration: float) -> str:
     """SIGKILL at a moment drawn from the whole run, its start and its compilation included."""
     process = start(folder)
-    process.join(chance.uniform(0.05, duration))
+    _wait_for_any_moment(folder, chance, duration, process)
     return _kill(process, folder)
 
 
@@ -96,7 +97,7 @@ def kill_during_save(folder: Path, chance: random.Random, duration: float) -> st
 def terminate(folder: Path, chance: random.Random, duration: float) -> str:
     """SIGTERM at any moment: a run that has begun saves, says so and ends with status 143."""
     process = start(folder)
-    process.join(chance.uniform(0.05, duration))
+    _wait_for_any_moment(folder, chance, duration, process)
     if process.exitcode is None:
         os.kill(process.pid or 0, signal.SIGTERM)
     process.join(60)
@@ -214,6 +215,25 @@ def finish_hosts(folder: Path) -> None:
         require(process.returncode == 0, f"started again, a host said {said[-500:]!r}")
 
 
+def _wait_for_any_moment(
+    folder: Path, chance: random.Random, duration: float, process: multiprocessing.process.BaseProcess
+) -> None:
+    """Until a moment by the clock, or, as most of that is the start, until soon after a checkpoint."""
+    if chance.random() < _BY_THE_CLOCK:
+        process.join(chance.uniform(0.05, duration))
+        return
+    step = chance.randrange(0, run.NUM_STEPS, run.CHECKPOINT_EVERY)
+    _wait_for(lambda: max(_steps(folder), default=-1) >= step, process)
+    process.join(chance.uniform(0, 0.05))
+
+
+def _steps(folder: Path) -> list[int]:
+    """The iterations of the checkpoints."""
+    checkpoints = folder / "checkpoints"
+    names = os.listdir(checkpoints) if checkpoints.exists() else []
+    return [int(name) for name in names if name.isdigit()]
+
+
 def _wait_for(condition: Callable[[], bool], process: multiprocessing.process.BaseProcess) -> None:
     while process.exitcode is None and not condition():
         time.sleep(0.002)
@@ -232,7 +252,7 @@ def _moment(folder: Path) -> str:
     names = os.listdir(checkpoints) if checkpoints.exists() else []
     if any("tmp" in name for name in names):
         return "during a save"
-    steps = [int(name) for name in names if name.isdigit()]
+    steps = _steps(folder)
     if not steps:
         return "before checkpoint 0"
     return "before its first row" if max(steps) == 0 else "in the run"

@@ -236,9 +236,12 @@ def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
     except Exception as error:
         if str(error).startswith(name):
             raise
+        shapes = [str(arg.shape) for arg in args if hasattr(arg, "shape")]
+        batch = f"arrays of shapes {' and '.join(shapes)}" if shapes else "a batch"
         raise ValueError(
-            f"{name} cannot be evaluated on its parameters and a batch: {type(error).__name__}: {error}. "
-            "Where init_params are given, they must be (theta, phi) of this model."
+            f"{name} cannot be evaluated on its parameters and {batch}: {type(error).__name__}: "
+            f"{str(error).rstrip('.')}. Pass data of its shape; where init_params are given, they must be "
+            "(theta, phi) of this model, in this order."
         ) from error
 
 

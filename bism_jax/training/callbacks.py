@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from etils import epath
 
 from bism_jax import checks
@@ -88,6 +89,29 @@ def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Any]]:
         yield f"{name} {counts[name]}", callback
 
 
+def numbers_of(source: str, measured: Any) -> dict[str, float]:
+    """What `source` measured, as numbers by name.
+
+    Raises:
+        TypeError: where it is none of named numbers, naming what is not.
+    """
+    if not isinstance(measured, Mapping):
+        raise TypeError(
+            f"{source} must return a mapping of names to numbers, not a {type(measured).__name__}."
+        )
+    found = {}
+    for name, value in measured.items():
+        is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind not in "OSU"
+        if not isinstance(name, str) or not is_number:
+            what = f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)
+            raise TypeError(
+                f"{source} must return numbers by name, but {name!r} is {what}; return one such as "
+                f"{{'{name}': float(value.mean())}}."
+            )
+        found[name] = float(value)
+    return found
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Measures a run; the results are in `FitResult.evaluations` and in the logs.
@@ -107,10 +131,7 @@ class Evaluate:
 
     def __call__(self, snapshot: Snapshot) -> Mapping[str, float]:
         """The measurements."""
-        measured = self.fn(snapshot)
-        if not isinstance(measured, Mapping):
-            raise TypeError(f"Evaluate: fn must return a mapping of names to numbers, not {type(measured)}.")
-        return {name: float(value) for name, value in measured.items()}
+        return numbers_of("Evaluate: fn", self.fn(snapshot))
 
 
 @dataclass(frozen=True)

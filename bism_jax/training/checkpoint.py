@@ -27,7 +27,7 @@ _Result = TypeVar("_Result")
 # Orbax numbers the operations of a process, and those of two threads take each other's numbers.
 _ORBAX = threading.RLock()
 _saving: list[CheckpointStore] = []
-_SECONDS_FOR_OPEN_READS = 0.2
+_SECONDS_FOR_LATE_CALLBACKS = 0.2
 
 
 class Restored(NamedTuple):
@@ -37,14 +37,18 @@ class Restored(NamedTuple):
         state: the loop's.
         source_position: the data source's, or None where it is of other data.
         callbacks: the states of the callbacks that keep one.
+        turns_due: whether an error ended the run before the callbacks of its last iteration were done.
         new_parts: what of the state starts anew.
+        changes: how the run that wrote it differs from this one.
         description: what the run was that wrote it.
     """
 
     state: LoopState
     source_position: Any
     callbacks: dict[str, Any]
+    turns_due: bool
     new_parts: list[str]
+    changes: list[str]
     description: Description
 
 
@@ -88,8 +92,22 @@ class CheckpointStore:
         step = self.latest_step()
         return None if step is None else self._path(step)
 
-    def save(self, state: LoopState, source_position: Any, history: History, callbacks: Any) -> None:
+    def save(
+        self,
+        state: LoopState,
+        source_position: Any,
+        history: History,
+        callbacks: dict[str, Any],
+        turns_due: bool = False,
+    ) -> None:
         """Saves a host copy of the state in the background.
+
+        Args:
+            state: the loop's.
+            source_position: the data source's.
+            history: the record so far.
+            callbacks: the states of those that keep one.
+            turns_due: whether the callbacks have yet to have their turn after this iteration.
 
         Raises:
             OSError: where this one or the one before it could not be written.
@@ -103,6 +121,8 @@ class CheckpointStore:
             "source_position": source_position,
             "evaluations": record["evaluations"],
             "callbacks": callbacks,
+            "turns_due": turns_due,
+            "scalars": list(record["scalars"]),
         }
         leaves, scalars = _as_leaves(state), record["scalars"]
         run["checksum"] = _checksum(run, leaves, scalars)
@@ -131,7 +151,7 @@ class CheckpointStore:
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                content = self._read(step, strictly)
+                content = self._read(step, target if strictly else None)
             except _Damaged as error:
                 damaged[step] = str(error)
                 continue
@@ -162,8 +182,8 @@ class CheckpointStore:
             with contextlib.suppress(*([Exception] if kind is not None else [])):
                 self.wait()
         finally:
-            with contextlib.suppress(*([Exception] if kind is not None else [])), _ORBAX:
-                self._manager.close()
+            with contextlib.suppress(*([Exception] if kind is not None else [])):
+                self._alone(self._manager.close)
 
     def _path(self, step: int) -> epath.Path:
         return self.directory / str(step)
@@ -187,7 +207,7 @@ class CheckpointStore:
 
     def _alone(self, operation: Callable[[], _Result]) -> _Result:
         """`operation()` while orbax does nothing else in this process."""
-        with _ORBAX:
+        with _ORBAX, _without_late_callbacks():
             while _saving:
                 _saving.pop()._finish()
             return operation()
@@ -197,13 +217,15 @@ class CheckpointStore:
             self._manager.wait_until_finished()
         except Exception as error:  # it is for the run that this store belongs to
             self._failure = error
+            time.sleep(_SECONDS_FOR_LATE_CALLBACKS)
 
-    def _read(self, step: int, strictly: bool) -> _Content:
+    def _read(self, step: int, expected: LoopState | None) -> _Content:
+        """A checkpoint, which must be of this very run where a state like that is expected."""
         run = self._read_items(step, run=ocp.args.JsonRestore())["run"]
         if not isinstance(run, dict) or not isinstance(run.get("description"), dict):
             raise _Damaged("its run/metadata is not complete")
-        if strictly:
-            self._check_description(run["description"])
+        if expected is not None:
+            self._check_description(run["description"], expected)
         items = {"state": ocp.args.StandardRestore()}
         if step:
             items["history"] = ocp.args.StandardRestore()
@@ -219,12 +241,11 @@ class CheckpointStore:
 
     def _read_items(self, step: int, **items: Any) -> Any:
         try:
-            with _without_late_callbacks():
-                return self._alone(lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
+            return self._alone(lambda: self._manager.restore(step, args=ocp.args.Composite(**items)))
         except Exception as error:  # whatever a dependency raises for a file that is cut
             raise _Damaged(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error
 
-    def _check_description(self, found: Description) -> None:
+    def _check_description(self, found: Description, expected: LoopState) -> None:
         if "iteration" not in found:
             raise ValueError(
                 f"checkpoint_dir={self.directory} was written by version 0.1.0, which did not record what "
@@ -232,12 +253,18 @@ class CheckpointStore:
                 "its parameters and optimiser states."
             )
         changes = differences(found, self._description)
-        if changes:
-            raise ValueError(
-                f"checkpoint_dir={self.directory} is that of another run: {'; '.join(changes)}. Choose "
-                "another checkpoint_dir, continue that run as it was started, or pass resume='parameters' "
-                "to go on from its parameters under the new settings."
-            )
+        if not changes:
+            return
+        message = (
+            f"checkpoint_dir={self.directory} is that of another run: {'; '.join(changes)}. Choose another "
+            "checkpoint_dir, or continue that run as it was started"
+        )
+        misfit = _first_misfit(found.get("structure", {}), _structure(expected))
+        if misfit:
+            raise ValueError(f"{message}: {misfit}, so its parameters are of no use here.")
+        raise ValueError(
+            f"{message}, or pass resume='parameters' to go on from its parameters under the new settings."
+        )
 
     def _unpack(self, content: _Content, target: LoopState, history: History, strictly: bool) -> Restored:
         description = content.run["description"]
@@ -252,14 +279,17 @@ class CheckpointStore:
                 "another structure. Choose another checkpoint_dir."
             )
         is_same_data = description.get("data") == self._description.get("data")
-        history.restore(content.scalars, content.run["evaluations"])
+        scalars = {name: content.scalars[name] for name in content.run.get("scalars", content.scalars)}
+        history.restore(scalars, content.run["evaluations"])
         if strictly:
             state = state._replace(key_data=jax.device_put(found[".key_data"]))
         return Restored(
             state,
             content.run["source_position"] if is_same_data else None,
             content.run.get("callbacks") or {},
+            content.run.get("turns_due", False),
             new_parts,
+            differences(description, self._description) if "iteration" in description else [],
             description,
         )
 
@@ -284,7 +314,7 @@ class CheckpointStore:
 
 @contextlib.contextmanager
 def _without_late_callbacks() -> Iterator[None]:
-    """Drops what open reads report once one has failed and orbax has closed their loop."""
+    """Drops what open files report once one has failed and orbax has closed their loop."""
     hook = sys.unraisablehook
 
     def drop(unraisable: Any) -> None:
@@ -295,7 +325,7 @@ def _without_late_callbacks() -> Iterator[None]:
     try:
         yield
     except Exception:
-        time.sleep(_SECONDS_FOR_OPEN_READS)
+        time.sleep(_SECONDS_FOR_LATE_CALLBACKS)
         raise
     finally:
         sys.unraisablehook = hook
@@ -336,21 +366,32 @@ def _part_of(path: str) -> str:
     return ".".join(names[:3] if names[1] == "method_state" else names[:2])
 
 
-def _outline(leaves: dict[str, np.ndarray]) -> dict[str, tuple[Any, ...]]:
-    return {path: (leaf.dtype, leaf.shape) for path, leaf in leaves.items()}
+def _outline(leaves: dict[str, np.ndarray]) -> dict[str, str]:
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves.items()}
 
 
 def _misfit(name: str, own: dict[str, np.ndarray], saved: dict[str, np.ndarray]) -> str:
-    here, there = _outline(own), _outline(saved)
-    path = next(path for path in sorted({*here, *there}) if here.get(path) != there.get(path))
-    old, new = (
-        "nothing" if path not in each else f"{each[path][0]}{list(each[path][1])}" for each in (there, here)
-    )
     return (
         f"checkpoint_dir: the {name} of its checkpoint does not fit the model: "
-        f"{path.removeprefix('.method_state.')} is {old} there and {new} here. Pass the same model, or "
-        "choose another checkpoint_dir."
+        f"{_first_difference(_outline(saved), _outline(own))}. Pass the same model, or choose another "
+        "checkpoint_dir."
     )
+
+
+def _first_misfit(found: dict[str, str], expected: dict[str, str]) -> str:
+    """The first parameter of another shape or dtype, or an empty text."""
+    parts = (".method_state.theta", ".method_state.phi")
+    there, here = (
+        {path: leaf for path, leaf in structure.items() if _part_of(path) in parts}
+        for structure in (found, expected)
+    )
+    return "" if there == here else _first_difference(there, here)
+
+
+def _first_difference(there: dict[str, str], here: dict[str, str]) -> str:
+    path = next(path for path in sorted({*here, *there}) if here.get(path) != there.get(path))
+    old, new = there.get(path, "nothing"), here.get(path, "nothing")
+    return f"{path.removeprefix('.method_state.')} is {old} there and {new} here"
 
 
 def _as_leaves(state: PyTree) -> dict[str, Any]:

@@ -110,7 +110,8 @@ def fit(
         resume: what a checkpoint must be to be continued: `"strict"` for one of this very run, with the same
             data, iteration (constants such as learning rates included), batch size, seed and average;
             `"parameters"` to go on from the theta and phi of another run of the same model, and from its
-            optimiser states and record where they have the same structure.
+            optimiser states and record where they have the same structure: for one call, which says what has
+            changed, and after which the folder is that of the new run.
 
     Raises:
         ValueError: for data, a model, an option or a checkpoint that does not fit, before compilation.
@@ -163,7 +164,7 @@ def fit(
                 store = at_the_end.enter_context(CheckpointStore(folder, run.description))
             for callback in callbacks:
                 at_the_end.callback(getattr(callback, "close", lambda: None))
-            state = hosts.together(
+            state, turns_due = hosts.together(
                 lambda: _resume(store, run, history, callbacks, num_steps, resume == "strict")
             )
             loop = TrainingLoop(
@@ -179,7 +180,8 @@ def fit(
             )
             release_freed_memory()
             driver = Run(loop, run.source, history, callbacks, store, checkpoint_every, run.key_impl)
-        driver.train(int(state.step), num_steps, steps_per_call, on_divergence == "rollback", progress)
+        rolls_back = on_divergence == "rollback"
+        driver.train(int(state.step), num_steps, steps_per_call, rolls_back, progress, turns_due)
     final = loop.host_state()
     return FitResult(
         final.method_state.theta,
@@ -192,7 +194,10 @@ def fit(
 
 def _check_untraced(*arguments: Any) -> None:
     """Raises TypeError inside a transformation, where there are no values to train on."""
-    if is_within_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
+    leaves = jax.tree.leaves(
+        arguments, is_leaf=lambda leaf: hasattr(leaf, "__next__")
+    )  # no iterator is a tree
+    if is_within_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise TypeError(
             "fit is called inside jax.jit, vmap or grad, where data, init_params and rng_key have no values; "
             "call it outside, or bind a method and trace its own step: "
@@ -220,6 +225,8 @@ def _check_callbacks(callbacks: Any) -> list[Callback]:
         checks.callback(callback)
     paths = [as_path("path", callback.path) for callback in callbacks if isinstance(callback, FileLog)]
     for path in paths:
+        if path.is_dir():
+            raise ValueError(f"callbacks: the path of a log, {path}, is a folder; pass a file in it.")
         if paths.count(path) > 1:
             raise ValueError(f"callbacks: two logs have the path {path}; give each a file of its own.")
     return callbacks
@@ -247,21 +254,30 @@ def _resume(
     callbacks: Sequence[Callback],
     num_steps: int,
     strictly: bool,
-) -> LoopState:
-    """The newest checkpoint's state, or the first one where there is none; callbacks are told."""
+) -> tuple[LoopState, bool]:
+    """The newest checkpoint's state, or the first one where there is none, and whether turns are due.
+
+    Callbacks are told where they start.
+    """
     if store is None:
         resume_all(callbacks, {}, 0)
-        return run.state
+        return run.state, False
     if not run.source.has_position:
         warnings.warn(
             "data is an iterable without get_state and set_state: a resumed run sees other data than an "
-            "uninterrupted one.",
+            "uninterrupted one. Pass an array, a list of batches, a source with __len__ and __getitem__, or "
+            "an iterator that has both.",
             stacklevel=3,
         )
     restored = store.restore(run.state, history, strictly)
     if restored is None:
+        if not strictly:
+            raise ValueError(
+                f"resume='parameters', but checkpoint_dir={store.directory} has no checkpoint to take them "
+                "from; pass the folder of that run, or leave resume out to start anew."
+            )
         resume_all(callbacks, {}, 0)
-        return run.state
+        return run.state, False
     num_done = int(restored.state.step)
     if num_steps < num_done:
         raise ValueError(
@@ -273,11 +289,13 @@ def _resume(
     resume_all(callbacks, restored.callbacks, num_done)
     if hosts.is_first():
         _say_from_where(restored, run.description, num_done, num_steps)
-    return restored.state
+    return restored.state, restored.turns_due
 
 
 def _say_from_where(restored: Restored, description: Description, num_done: int, num_steps: int) -> None:
     text = f"continuing from {num_done:,} of {num_steps:,}"
+    if restored.changes:
+        text += f" under other settings ({'; '.join(restored.changes)})"
     if restored.new_parts:
         text += f"; {', '.join(restored.new_parts)} start anew"
     written_by = restored.description.get("versions", {})

@@ -12,26 +12,49 @@ import jax
 import numpy as np
 
 from bism_jax import checks
-from bism_jax.training.data_fingerprint import of_batch
+from bism_jax.training.data_fingerprint import of_batch, spread_rows
 from bism_jax.training.items import expression, read_item, storable
 from bism_jax.training.run_description import Description, digest_of_arrays
 
 _END = object()
+_FINGERPRINT_BATCHES = 1000
 _MAX_SKIPPED = 1000  # batches in a row, after which an endless iterator is given up
+
+
+class _ListIterator:
+    """The items of a list, with a position that can be set."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items, self._index = items, 0
+
+    def __iter__(self) -> _ListIterator:
+        return self
+
+    def __next__(self) -> Any:
+        if self._index >= len(self._items):
+            raise StopIteration
+        self._index += 1
+        return self._items[self._index - 1]
+
+    def get_state(self) -> int:
+        return self._index
+
+    def set_state(self, state: int) -> None:
+        self._index = state
 
 
 class IterableSource:
     """Batches from an iterable, restarted when it ends; each process passes its own part of a batch.
 
-    A batch of another size than the first, as the last of an epoch, is left out. An iterator with
-    `get_state` and `set_state` can be resumed exactly.
+    A batch of another size than the first, as the last of an epoch, is left out. A list, and an iterator with
+    `get_state` and `set_state`, can be resumed exactly.
     """
 
     resident: np.ndarray | None = None
 
     def __init__(self, iterable: Iterable[Any], batch_size: int) -> None:
         self._iterable = iterable
-        self._iterator: Iterator[Any] = iter(iterable)
+        self._iterator = self._begin()
         self._warned = False
         self._dtype: np.dtype | None = None
         self._number: int | None = 0  # of the next batch in this pass, where it is known
@@ -80,8 +103,16 @@ class IterableSource:
             )
 
     def fingerprint(self) -> Description:
-        """Of the first batch, without its values: an iterable may come in another order each time."""
-        return of_batch(self._example)
+        """Of a list; otherwise of the first batch, without its values, as they may come in another order."""
+        outline = of_batch(self._example)
+        if not isinstance(self._iterable, list):
+            return outline
+        batches = [self._iterable[index] for index in spread_rows(len(self._iterable), _FINGERPRINT_BATCHES)]
+        arrays = [read_item(batch, "batch", "", None, self._local_size) for batch in batches]
+        return {**outline, "batches": len(self._iterable), "checksum": digest_of_arrays(arrays)}
+
+    def _begin(self) -> Iterator[Any]:
+        return _ListIterator(self._iterable) if isinstance(self._iterable, list) else iter(self._iterable)
 
     def _checksum_of_next(self, state: dict[str, Any]) -> str:
         checksum = digest_of_arrays(self._draw(self._shape))
@@ -119,7 +150,7 @@ class IterableSource:
                         "numbers of rows. Pass batches of one size."
                     )
             ended_after = ended_after or self._number
-            self._iterator, self._number = iter(self._iterable), 0
+            self._iterator, self._number = self._begin(), 0
         raise ValueError(self._ended(shape, ended_after))
 
     def _read(self, item: Any, shape: tuple[int, ...] | None) -> np.ndarray | None:
@@ -194,7 +225,7 @@ class IterableSource:
         if not self._warned:
             warnings.warn(
                 f"data yields a batch of {num_rows} rows among batches of {expected}; such batches are "
-                "left out.",
+                "left out. Make batches of one size, or pass the rows as one array [rows, *visible].",
                 stacklevel=2,
             )
         self._warned = True

@@ -105,7 +105,7 @@ def prepare_run(
             "init_params": None if init_params is None else digest_of_arrays(init_params),
             "data": source.fingerprint(),
             "batch_size": batch_size,
-            "rng_key": [key_impl, np.ravel(jax.random.key_data(key)).tolist()],
+            "rng_key": f"{key_impl} {np.ravel(jax.random.key_data(key)).tolist()}",
             "ema_decay": ema_decay,
             "versions": versions(),
             "iteration": describe_iteration(iteration),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import warnings
@@ -14,7 +15,7 @@ from tqdm.auto import tqdm
 
 from bism_jax.jax_switches import with_transfers
 from bism_jax.training import hosts
-from bism_jax.training.callbacks import Callback, Snapshot, states_of
+from bism_jax.training.callbacks import Callback, Snapshot, numbers_of, states_of
 from bism_jax.training.checkpoint import CheckpointStore
 from bism_jax.training.data_source import DataSource
 from bism_jax.training.divergence import DivergenceError, divergence_error
@@ -56,9 +57,17 @@ class Run:
         self._has_renamed = False
 
     def train(
-        self, step: int, num_steps: int, steps_per_call: int | None, rollback: bool, progress: bool | None
+        self,
+        step: int,
+        num_steps: int,
+        steps_per_call: int | None,
+        rollback: bool,
+        progress: bool | None,
+        turns_due: bool = False,
     ) -> None:
         """Runs iterations `step .. num_steps - 1`, or as many as until a callback or a signal ends it.
+
+        Where turns are due, an error ended the run before the callbacks of the last iteration were done.
 
         Raises:
             DivergenceError: where a scalar of `Info` is not finite.
@@ -73,14 +82,15 @@ class Run:
         disable = None if progress is None else not progress
         bar = tqdm(total=num_steps, initial=step, disable=disable, unit="it", desc="fit")
         with watch_signals() as interruption, bar, hosts.expect_all(self._how_to_go_on):
-            while step < num_steps:
+            goes_on = not turns_due or self._stop_at(step, num_steps)
+            while goes_on and step < num_steps:
                 # Hosts may disagree on what they measure and on who was told to stop.
                 length, signum = hosts.smallest_and_largest(length, interruption.signum)
                 if signum:
                     break
                 count = self._until_stop(step, num_steps, length)
                 start = time.perf_counter()
-                infos = self._loop.run(step, count)
+                infos = self._iterate(step, count)
                 seconds = time.perf_counter() - start
                 bad = self._first_bad(infos)
                 if bad is not None:
@@ -96,10 +106,33 @@ class Run:
                 bar.update(count)
                 if steps_per_call is None:
                     length = max(1, min(4 * length, int(count * _SECONDS_PER_CALL / seconds)))
-                if not self._stop_at(step, num_steps):
-                    break
+                goes_on = self._stop_at(step, num_steps)
         if signum or interruption.signum:
             self._interrupted(signum or interruption.signum, step, num_steps)
+
+    def _iterate(self, step: int, count: int) -> dict[str, np.ndarray]:
+        """Iterations `step .. step + count - 1`; where the data fails, those before it are saved."""
+        try:
+            return self._loop.run(step, count)
+        except Exception as error:
+            self._keep(error, turns_due=False)
+            raise
+
+    def _keep_before(self, error: Exception, step: int) -> None:
+        """Saves what was done before the callbacks of an iteration, which have their turn again."""
+        for callback in self._callbacks:
+            if hasattr(callback, "rewind"):
+                callback.rewind(step - 1)
+        self._keep(error, turns_due=True)
+
+    def _keep(self, error: Exception, turns_due: bool) -> None:
+        """Saves before an error ends the run, where that is still possible, and says how to go on."""
+        if self._store is None or jax.process_count() > 1:  # the others do not know of it
+            return
+        with contextlib.suppress(Exception):  # the first error is the one to tell
+            self._save(turns_due)
+            self._store.wait()
+        error.add_note(self._how_to_go_on())
 
     def _interrupted(self, signum: int, step: int, num_steps: int) -> None:
         """Saves, and leaves the process or returns to a prompt."""
@@ -181,11 +214,14 @@ class Run:
                 step, method_state.theta, getattr(method_state, "phi", None), state.theta_ema, metrics
             )
             try:
-                new = callback(snapshot) or {}
+                new = numbers_of(type(callback).__name__, callback(snapshot) or {})
             except StopTraining:
                 goes_on = False
                 continue
-            measured.update({name: float(value) for name, value in new.items() if name != "step"})
+            except Exception as error:
+                self._keep_before(error, step)
+                raise
+            measured.update({name: value for name, value in new.items() if name != "step"})
         if measured:
             self._history.add_evaluation(step, measured)
         _, stops = hosts.smallest_and_largest(0, int(not goes_on))  # one callback stops them all
@@ -203,7 +239,8 @@ class Run:
             )
         return {f"evaluation_{name}" if name in means else name: value for name, value in measured.items()}
 
-    def _save(self) -> None:
+    def _save(self, turns_due: bool = False) -> None:
         if self._store is not None:
             callbacks = states_of(self._callbacks)
-            self._store.save(self._loop.host_state(), self._source.position(), self._history, callbacks)
+            state, position = self._loop.host_state(), self._source.position()
+            self._store.save(state, position, self._history, callbacks, turns_due)

@@ -24,6 +24,9 @@ _DECISIVE = ("iteration", "data", "batch_size", "rng_key", "ema_decay", "init_pa
 _MAX_DEPTH = 12
 _MAX_NAMED = 8
 _MAX_LENGTH = 60
+# How optax nests what a user wrote: of method.optimizer.update.update_fns[1].tx.update.step_size they know
+# method.optimizer.step_size.
+_OPTAX_PARTS = re.compile(r"\.(update|init|update_fns\[\d+\]|init_fns\[\d+\]|tx)(?=\.)")
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+|0x[0-9a-f]{6,}")
 
 Description = dict[str, Any]
@@ -112,7 +115,7 @@ def _compare(name: str, found: Any, expected: Any) -> Iterator[str]:
         old, new = _brief(found), _brief(expected)
         if old == new:
             old, new = f"{old} {digest(str(found).encode())}", f"{new} {digest(str(expected).encode())}"
-        yield f"{name}: {old} → {new}"
+        yield f"{_OPTAX_PARTS.sub('', name)}: {old} → {new}"
 
 
 def _type(description: Mapping[str, Any]) -> Any:
