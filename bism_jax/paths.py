@@ -26,6 +26,8 @@ def as_path(name: str, value: Any) -> epath.Path:
         raise ValueError(f"{name} is empty; pass a path.")
     if "\0" in text:
         raise ValueError(f"{name}={text!r} holds a null character; pass another path.")
+    if not is_unicode(text):
+        raise ValueError(f"{name}={text!r} holds what is no character; pass another path.")
     scheme = _SCHEME.match(text)
     if scheme is None:
         path = epath.Path(text).expanduser()
@@ -51,6 +53,15 @@ def as_path(name: str, value: Any) -> epath.Path:
             "folder."
         ) from error
     return path
+
+
+def is_unicode(text: str) -> bool:
+    """Whether every character of it is one, and not half of a pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_local(path: epath.Path) -> bool:

@@ -45,12 +45,12 @@ class RunFolder:
         elif self.path.exists() and any(self.path.iterdir()):
             raise FileExistsError(f"{self.path} exists and is no run folder; choose another --output.")
         make_folder(self.path)
-        file.write_text(json.dumps(described, indent=2) + "\n")
+        _write_json(file, described)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Writes the final numbers."""
         if jax.process_index() == 0:
-            (self.path / "metrics.json").write_text(json.dumps(dict(metrics), indent=2) + "\n")
+            _write_json(self.path / "metrics.json", dict(metrics))
 
     def _check(
         self, found: Mapping[str, Any], expected: Mapping[str, Any], may_grow: tuple[str, ...]
@@ -79,6 +79,19 @@ def _time_of_start() -> str:
     if jax.process_count() > 1:
         seconds = int(multihost_utils.broadcast_one_to_all(np.int32(seconds)))
     return time.strftime("%Y%m%d-%H%M%S", time.localtime(seconds))
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes a file at once, unless it holds that already: a kill or a full disk leaves the old one."""
+    text = json.dumps(content, indent=2) + "\n"
+    if path.exists() and path.read_text() == text:
+        return
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

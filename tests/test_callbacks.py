@@ -377,7 +377,9 @@ def test_what_was_edited_is_kept_beside_the_log(log, tmp_path):
     train(log(2), num_steps=4, checkpoint_dir=tmp_path / "run")
     edited = log.path.read_text().replace("step", "iteration")
     log.path.write_text(edited)
-    with pytest.warns(UserWarning, match=r"not as this run left it: it is kept as .*edited-1, and the"):
+    with pytest.warns(
+        UserWarning, match=r"not as this run left it: it is kept as .*edited-1, and it goes on"
+    ):
         train(log(2), num_steps=8, checkpoint_dir=tmp_path / "run")
     assert log.path.with_name(log.path.name + ".edited-1").read_text() == edited
     assert steps_of(log.path) == [2, 4, 6, 8]
@@ -605,3 +607,73 @@ def test_numbers_of_every_kind_are_measured():
 def test_the_path_of_a_log_is_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"the path of a log, .* is a folder; pass a file in it"):
         train(CSVLog(tmp_path))
+
+
+# Files that are not this run's are kept.
+
+
+def run_with(log, tmp_path, num_steps, *others):
+    train(*others, *log, checkpoint_dir=tmp_path / "run", num_steps=num_steps, checkpoint_every=2)
+
+
+def test_a_log_that_is_added_to_a_run_leaves_a_file_alone(log, tmp_path):
+    run_with([], tmp_path, 4)
+    log.path.write_text("name,age\nmine,3\n")
+    with pytest.warns(UserWarning, match=r"is not as this run left it: it is kept as .*\.edited-1"):
+        run_with([log(2)], tmp_path, 8)
+    assert log.path.with_name(log.path.name + ".edited-1").read_text() == "name,age\nmine,3\n"
+    assert steps_of(log.path) == [6, 8]
+
+
+def test_the_log_of_another_run_is_kept_by_one_that_was_stopped_early(log, tmp_path):
+    run_with([log(2)], tmp_path, 0)
+    other = tmp_path / "other" / log.path.name
+    other.parent.mkdir()
+    train(LOGS[log.path.suffix[1:]](other, 1))
+    text = other.read_text()
+    with pytest.warns(UserWarning, match=r"is kept as"):
+        run_with([LOGS[log.path.suffix[1:]](other, 2)], tmp_path, 4)
+    assert other.with_name(other.name + ".edited-1").read_text() == text
+    assert steps_of(other) == [2, 4]
+
+
+def test_a_run_whose_folder_was_moved_goes_on_with_its_log(log, tmp_path, recwarn):
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+
+    def run(folder, num_steps):
+        run_with([LOGS[log.path.suffix[1:]](folder / log.path.name, 2)], folder, num_steps)
+
+    run(before, 4)
+    before.rename(after)
+    run(after, 8)
+    assert steps_of(after / log.path.name) == [2, 4, 6, 8]
+    assert not recwarn.list
+
+
+def test_a_link_stays_one(log, tmp_path):
+    target = tmp_path / "target"
+    log.path.symlink_to(target)
+    (tmp_path / f"{log.path.name}.tmp").write_text("mine")
+    train(log(5))
+    assert log.path.is_symlink()
+    assert steps_of(log.path) == [5, 10]
+    assert (tmp_path / f"{log.path.name}.tmp").read_text() == "mine"
+
+
+class Keeps:
+    every = 5
+
+    def __init__(self, state):
+        self._state = state
+
+    def state(self):
+        return self._state
+
+    def __call__(self, snapshot):
+        return None
+
+
+def test_a_state_that_cannot_be_kept_names_its_callback(tmp_path):
+    with pytest.raises(TypeError, match=r"callbacks: the state\(\) of Keeps cannot be kept"):
+        train(Keeps({"x": np.float32(1)}), checkpoint_dir=tmp_path)

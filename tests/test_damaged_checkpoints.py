@@ -226,6 +226,7 @@ def test_folders_of_unusual_names(tmp_path, name):
         ("gs://bucket/run", r"cannot be reached .*tensorflow or gcsfs"),
         ("", "is empty"),
         ("a\0b", "null character"),
+        ("a\ud800b", "holds what is no character"),
     ],
 )
 def test_paths_that_lead_nowhere(tmp_path, monkeypatch, path, message):
@@ -251,3 +252,18 @@ def test_a_refused_run_leaves_no_folder(tmp_path):
     with pytest.raises(ValueError, match="batch_size"):
         train(tmp_path / "run", batch_size=1000)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_users_own_folder_with_a_number_is_kept(tmp_path):
+    train(tmp_path, 4)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "mine.txt").write_text("mine")
+    with pytest.warns(UserWarning, match=r"checkpoint 1 is damaged \(it holds no checkpoint\)"):
+        train(tmp_path, 12)
+    assert (tmp_path / "1.damaged" / "mine.txt").read_text() == "mine"
+
+
+def test_a_refused_run_leaves_no_folder_above_it(tmp_path):
+    with pytest.raises(ValueError, match="batch_size=7000"):
+        train(tmp_path / "new" / "run", batch_size=7000)
+    assert list(tmp_path.iterdir()) == []

@@ -499,3 +499,18 @@ def test_an_iterable_without_a_state_has_no_position():
     assert source.position() is None
     source.set_position(None)
     np.testing.assert_array_equal(source.take(0, 2), batches()[:2])
+
+
+def test_getitems_gives_one_row_an_index():
+    class Source:
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return np.zeros(2, np.float32)
+
+        def __getitems__(self, indices):
+            return [self[index] for index in indices[1:]]
+
+    with pytest.raises(ValueError, match=r"data\.__getitems__ returns 3 rows for 4 indices"):
+        as_data_source(Source(), 4, SEED).example()

@@ -174,7 +174,7 @@ def test_smooth_densities_compile_nothing(monkeypatch):
         raise AssertionError("a check compiled")
 
     model = as_model("posterior_fn", SMOOTH["Normal"])
-    monkeypatch.setattr("bism_jax.methods.density_checks._Probe._run", compile_)
+    monkeypatch.setattr("bism_jax.methods.density_checks.call_compiled", compile_)
     check_lower_density(model, PHI, V, Fisher())
     check_higher_density(model, PHI, V, DSM())
 

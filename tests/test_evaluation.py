@@ -532,6 +532,16 @@ class TestTwoSample:
             distance(normal(3, 2), normal(3, 4))
 
     @pytest.mark.parametrize("distance", [energy_distance, maximum_mean_discrepancy])
+    def test_values_whose_squares_vanish_are_refused(self, distance):
+        x, y = normal(10, 2), normal(10, 2, seed=1) + 1
+        close(distance(1e-10 * x, 1e-10 * y) / distance(x, y), 1e-10 if distance is energy_distance else 1)
+        x, y, tiny = x.astype(np.float32), y.astype(np.float32), np.float32(1e-20)
+        with pytest.raises(
+            ValueError, match=r"x holds values that differ by at most .* rounded to 0; multiply"
+        ):
+            distance(tiny * x, tiny * y)
+
+    @pytest.mark.parametrize("distance", [energy_distance, maximum_mean_discrepancy])
     def test_values_whose_squares_overflow_are_refused(self, distance):
         far = 1e20 * np.ones((10, 3), np.float32)
         with pytest.raises(
@@ -609,6 +619,14 @@ class TestLatentProbe:
         assert found.train_accuracy == classifier.score((train * scale - mean) / std, labels)
         assert found.test_accuracy == classifier.score((test * scale - mean) / std, test_labels)
         assert 0.5 < found.test_accuracy < found.train_accuracy + 0.5
+
+    def test_labels_of_objects_are_what_they_are(self):
+        v = normal(60, 2)
+        labels = (v[:, 0] > 0).astype(int)
+        found = latent_probe(
+            shifted_posterior, np.ones(2), v, labels.astype(object), v, labels.astype(object)
+        )
+        assert found == latent_probe(shifted_posterior, np.ones(2), v, labels, v, labels)
 
     def test_labels_by_name_and_a_relaxed_posterior(self):
         v = normal(80, 2)

@@ -166,3 +166,26 @@ def test_command_lines_explain_themselves(module):
     command = [sys.executable, "-m", module, "--help"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=True)
     assert "--" in done.stdout
+
+
+def test_a_full_disk_leaves_the_configuration(tmp_path, monkeypatch):
+    config = checkerboard.Config(method=TINY, num_steps=20)
+    RunFolder("checkerboard", config, tmp_path / "run")
+    file = tmp_path / "run" / "config.json"
+    before, write = file.read_bytes(), Path.write_text
+
+    def write_half(path, text, *args, **options):
+        write(path, text[: len(text) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_half)
+    RunFolder("checkerboard", config, tmp_path / "run")  # which has nothing to write
+    with pytest.raises(OSError, match="No space"):
+        RunFolder(
+            "checkerboard",
+            dataclasses.replace(config, num_steps=30),
+            tmp_path / "run",
+            may_grow=("num_steps",),
+        )
+    assert [path.name for path in file.parent.iterdir()] == ["config.json"]
+    assert file.read_bytes() == before

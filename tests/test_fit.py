@@ -155,7 +155,7 @@ def test_an_iterator_with_a_state_resumes_with_the_same_bits(tmp_path):
 
 
 def test_an_iterator_without_a_state_says_that_it_cannot_resume(tmp_path):
-    batches = [DATA[:10], DATA[10:20]]
+    batches = iter([DATA[:10], DATA[10:20], DATA[20:30]])
     with pytest.warns(UserWarning, match="a resumed run sees other data"):
         train(data=batches, checkpoint_dir=tmp_path, num_steps=2)
 

@@ -240,3 +240,20 @@ def test_an_iterator_that_ends_loses_nothing(tmp_path):
         run(iter(batches))
     assert any(f"{tmp_path}/7; the same call continues" in note for note in failure.value.__notes__)
     assert len(run(iter(batches), 10).history["loss"]) == 10
+
+
+def test_a_signal_during_the_start_is_not_lost(tmp_path):
+    """It comes while the model is traced, and ends the run before its first iteration."""
+
+    class Slow(Drift):
+        def bind(self, *args, axis_name=None, **options):
+            if not sent:
+                sent.append(os.kill(os.getpid(), signal.SIGINT))
+            return Drift.bind(self, *args, **options)
+
+    sent = []
+    with pytest.raises(SystemExit) as end:
+        train(tmp_path, method=Slow())
+    assert end.value.code == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "0"]

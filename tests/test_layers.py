@@ -13,6 +13,8 @@ LAYERS = {
     "paths": 0,
     "precision": 0,
     "array_checks": 0.25,
+    "jaxpr_key": 0.25,
+    "compilation": 0.5,
     "checks": 0.5,
     "hypergradient": 1,
     "objectives": 1,

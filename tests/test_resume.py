@@ -13,11 +13,14 @@ import numpy as np
 import numpyro.distributions as dist
 import optax
 import pytest
+import scipy.sparse
+from flax import linen as nn
+from flax import nnx
 
 from bism_jax import DSM, BiSM, ContrastiveDivergence, Optimizers, ScoreMatching, Unrolled, fit
 from bism_jax.models import GRBM, GaussianPosterior
 from bism_jax.training import CSVLog
-from bism_jax.training.run_description import describe, describe_iteration, differences
+from bism_jax.training.run_description import describe, describe_iteration, describe_state, differences
 from bism_jax.typing import Algorithm
 from tests.helpers import Drift, DriftInfo, rows
 
@@ -440,3 +443,156 @@ def test_parameters_that_do_not_fit_are_not_recommended(tmp_path):
     ) as error:
         drift(tmp_path, 4, rows(60, (2,)))
     assert "resume='parameters'" not in str(error.value)
+
+
+# What acts through the first state alone, or beside the trace.
+
+
+def train_grbm(folder, num_steps=2, energy=None, posterior=None, **options):
+    optimizers = options.pop("optimizers", Optimizers(optax.sgd(0.01), optax.sgd(0.01)))
+    method = BiSM(DSM(0.3), hypergradient=Unrolled(1), optimizers=optimizers)
+    arguments = {"method": method, "batch_size": 10, **options}
+    energy, posterior = energy or GRBM(2), posterior or GaussianPosterior(2)
+    return fit(energy, posterior, DATA, num_steps=num_steps, checkpoint_dir=folder, **arguments)
+
+
+class Scaled(nn.Module):
+    scale: float
+
+    @nn.compact
+    def __call__(self, v, h):
+        weight = self.param("weight", nn.initializers.normal(self.scale), (3, 2))
+        return ((v @ weight - h) ** 2).sum(axis=-1) + (v**2).sum(axis=-1)
+
+
+class Layer(nnx.Module):
+    def __init__(self, seed):
+        self.layer = nnx.Linear(3, 2, rngs=nnx.Rngs(seed))
+
+    def __call__(self, v, h):
+        return ((self.layer(v) - h) ** 2).sum(axis=-1) + (v**2).sum(axis=-1)
+
+
+def injected(learning_rate):
+    return Optimizers(*[optax.inject_hyperparams(optax.sgd)(learning_rate=learning_rate) for _ in range(2)])
+
+
+def adagrad(start):
+    return Optimizers(optax.adagrad(0.1, initial_accumulator_value=start), optax.sgd(0.01))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ({"energy": Scaled(0.1)}, {"energy": Scaled(3.0)}, r"energy_fn\.scale: 0\.1 → 3\.0"),
+        (
+            {"energy": Layer(0)},
+            {"energy": Layer(1)},
+            r"initial state: theta\['layer'\]\['kernel'\] has other",
+        ),
+        (
+            {"optimizers": injected(1e-3)},
+            {"optimizers": injected(1e-1)},
+            r"optimizers\.phi\..*learning_rate: 0\.001 → 0\.1",
+        ),
+        (
+            {"optimizers": adagrad(0.1)},
+            {"optimizers": adagrad(10.0)},
+            r"optimizers\.theta\..*initial_accumulator_value: 0\.1 → 10\.0",
+        ),
+    ],
+)
+def test_what_acts_through_the_first_state_decides(first, second, message, tmp_path):
+    train_grbm(tmp_path, **first)
+    with pytest.raises(ValueError, match=message):
+        train_grbm(tmp_path, 4, **second)
+    train_grbm(tmp_path, 4, **first)
+
+
+def test_a_rounded_first_state_is_the_same():
+    """As another processor may initialise it."""
+    state = {"w": np.linspace(-1, 1, 1000, dtype=np.float32), "rate": np.float32(1e-3)}
+    rounded = {name: leaf * np.float32(1 + 1e-7) for name, leaf in state.items()}
+    run = dict.fromkeys(("iteration", "data", "batch_size", "rng_key", "ema_decay", "init_params"))
+    first, second = (
+        {**run, "settings": {}, "initial_state": describe_state(each)} for each in (state, rounded)
+    )
+    assert first["initial_state"] != second["initial_state"]
+    assert differences(first, second) == []
+    second["initial_state"] = describe_state({**state, "rate": np.float32(1.001e-3)})
+    assert differences(first, second) == ["initial state: ['rate']: 0.001 → 0.001001"]
+
+
+def test_an_injected_rate_is_a_setting(tmp_path):
+    first = train_grbm(tmp_path, optimizers=injected(1e-3))
+    second = train_grbm(tmp_path, 4, optimizers=injected(0.0), resume="parameters")
+    jax.tree.map(np.testing.assert_array_equal, second.theta, first.theta)
+
+
+def test_other_random_numbers_are_another_run(tmp_path):
+    drift(tmp_path, 2)
+    with (
+        jax.threefry_partitionable(not jax.config.jax_threefry_partitionable),
+        pytest.raises(ValueError, match=r"settings\.jax_threefry_partitionable: (True → False|False → True)"),
+    ):
+        drift(tmp_path, 4)
+
+
+def test_what_runs_on_the_host_decides(tmp_path):
+    def on_host(scale):
+        return Drift(lambda k: scale * k)
+
+    drift(tmp_path, 2, method=on_host(1))
+    drift(tmp_path, 4, method=on_host(1))
+    with pytest.raises(ValueError, match=r"scale: 1 → 5"):
+        drift(tmp_path, 6, method=on_host(5))
+
+
+def test_all_of_a_sparse_array_decides(tmp_path):
+    def sparse(data):
+        return scipy.sparse.csr_array(data)
+
+    drift(tmp_path, 2, sparse(DATA))
+    for row in range(0, 60, 7):
+        changed = DATA.copy()
+        changed[row, 1] += 1
+        with pytest.raises(ValueError, match=r"data\.checksum"):
+            drift(tmp_path, 4, sparse(changed))
+    drift(tmp_path, 4, sparse(DATA))
+
+
+class Stateful:
+    """An endless loader whose state is made by a function."""
+
+    def __init__(self, make_state=lambda k: {"k": k}, data=DATA):
+        self._make_state, self._batches, self._k = make_state, data.reshape(6, 10, 3), 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        self._k += 1
+        return self._batches[(self._k - 1) % 6]
+
+    def get_state(self):
+        return self._make_state(self._k)
+
+    def set_state(self, state):
+        self._k = state["k"]
+
+
+@pytest.mark.parametrize("make_state", [lambda k: {k: 1}, lambda k: {"k": np.int64(k)}, lambda k: {"k": {1}}])
+def test_a_state_that_would_not_come_back_is_refused(make_state, tmp_path):
+    with pytest.raises(TypeError, match=r"data: get_state\(\) returns .* which a checkpoint cannot keep"):
+        drift(tmp_path, 2, Stateful(make_state))
+
+
+def test_parameters_go_on_with_other_data_from_its_beginning(tmp_path):
+    drift(tmp_path, 2, Stateful())
+    before = drift(tmp_path / "own", 2, Stateful(data=DATA + 1)).theta["w"]
+    start = drift(tmp_path, 2, Stateful()).theta["w"]
+    after = drift(tmp_path, 4, Stateful(data=DATA + 1), resume="parameters", rng_key=1).theta["w"]
+    np.testing.assert_allclose(after - start, before - 1, rtol=1e-5)
+    generator = (batch for batch in DATA.reshape(6, 10, 3))
+    with pytest.raises(ValueError, match=r"data\.keeps_its_state: "), pytest.warns(match="another|iterable"):
+        drift(tmp_path, 6, generator, rng_key=1)

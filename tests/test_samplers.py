@@ -147,3 +147,22 @@ def test_nuts_keeps_the_chain_axis_of_a_single_chain():
 def test_nuts_refuses_counts_out_of_range(counts, message):
     with pytest.raises(ValueError, match=message):
         nuts(lambda x: x[:, 0] ** 2, rng_key(), jnp.zeros((2, 1)), **{"num_samples": 3, **counts})
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda energy, x: langevin(energy, jax.random.key(0), x, 2, 0.1),
+        lambda energy, x: nuts(energy, jax.random.key(0), x, 2),
+    ],
+)
+def test_an_energy_that_mixes_chains_is_refused(run):
+    def mixed(x):
+        return 0.5 * (x**2).sum(axis=-1) + 0.5 * (x**2).sum()
+
+    with pytest.raises(
+        ValueError, match=r"energy_fn gives a chain an energy that depends on the other chains"
+    ):
+        run(mixed, jnp.ones((3, 2)))
+    offsets = jnp.arange(3.0)
+    run(lambda x: 0.5 * (x**2).sum(axis=-1) + offsets, jnp.ones((3, 2)))  # an energy of each chain's own

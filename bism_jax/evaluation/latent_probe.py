@@ -107,13 +107,15 @@ def _new_classifier() -> Any:
 
 
 def _checked_labels(name: str, v: Any, labels: Any) -> np.ndarray:
-    labels = np.asarray(labels)
+    labels = np.asarray(np.asarray(labels).tolist())  # of objects, what they are
     if labels.ndim != 1 or len(labels) != len(v) or not len(labels):
         raise ValueError(
             f"{name}_labels must hold one label for each of the {len(v)} rows of {name}, but has shape "
             f"{labels.shape}."
         )
-    is_class = labels.dtype.kind in "biuUSO" or bool(np.all(labels == np.floor(labels)))
+    is_class = labels.dtype.kind in "biuUS" or (
+        labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels)))
+    )
     if not is_class:
         raise ValueError(f"{name}_labels must be classes, such as integers, not numbers of {labels.dtype}.")
     return labels

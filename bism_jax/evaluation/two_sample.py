@@ -149,6 +149,12 @@ def _as_real(name: str, sample: Sample) -> Array:
                 f"{name} holds values of {largest:.2g}, whose squared distances would overflow; divide both "
                 "samples by a common number."
             )
+        spread = float(np.ptp(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
+        if 0 < spread < 1 / limit:
+            raise ValueError(
+                f"{name} holds values that differ by at most {spread:.2g}, whose squared distances would be "
+                "rounded to 0; multiply both samples by a common number."
+            )
         finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
         if not finite.all():
             raise ValueError(

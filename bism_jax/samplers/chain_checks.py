@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from bism_jax import checks
 from bism_jax.array_checks import as_numbers, call_on_rows, is_finite, is_known, shown
+from bism_jax.compilation import call_compiled
 
 
 def function(name: str, value: Any, signature: str) -> None:
@@ -118,6 +119,7 @@ def start(
     x = states("x", x)
     finite("x", x)
     one_energy_a_chain("energy_fn", energy_fn, x)
+    _unmixed("energy_fn", energy_fn, x)
     return rng_key, x
 
 
@@ -131,6 +133,18 @@ def one_energy_a_chain(
         raise ValueError(
             f"{name} must return one energy a chain, floating and of shape {(chains,)}, but returns {found}; "
             "sum over every axis but the first."
+        )
+
+
+def _unmixed(name: str, energies_fn: Callable[[PyTree], Float[Array, " chains"]], x: PyTree) -> None:
+    """Raises ValueError where the energy of the first chain has a gradient in another."""
+    if not all(map(is_known, jax.tree.leaves(x))):
+        return
+    gradients = call_compiled(jax.grad(lambda x: energies_fn(x)[0]), x)
+    if any(np.any(np.abs(np.asarray(leaf)[1:]) > 0) for leaf in jax.tree.leaves(gradients)):
+        raise ValueError(
+            f"{name} gives a chain an energy that depends on the other chains, so no chain would have the "
+            "law of its own energy; sum over every axis but the first, and leave out what mixes rows."
         )
 
 

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from bism_jax import checks
-from bism_jax.paths import as_path, is_local
+from bism_jax.paths import as_path, is_local, is_unicode
 from bism_jax.training import hosts
 from bism_jax.typing import Params
 
@@ -67,7 +69,16 @@ class Callback(Protocol):
 
 def states_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
     """The states of the callbacks that keep one, by name."""
-    return {name: callback.state() for name, callback in _named(callbacks) if hasattr(callback, "state")}
+    states = {name: callback.state() for name, callback in _named(callbacks) if hasattr(callback, "state")}
+    for name, state in states.items():
+        try:
+            json.dumps(state)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"callbacks: the state() of {name.rpartition(' ')[0]} cannot be kept in a checkpoint "
+                f"({error}); return numbers, text, lists and dicts with text for keys."
+            ) from error
+    return states
 
 
 def resume_all(callbacks: Sequence[Callback], states: Mapping[str, Any], step: int) -> None:
@@ -101,8 +112,9 @@ def numbers_of(source: str, measured: Any) -> dict[str, float]:
         )
     found = {}
     for name, value in measured.items():
-        is_number = np.ndim(value) == 0 and np.asarray(value).dtype.kind not in "OSU"
-        if not isinstance(name, str) or not is_number:
+        dtype = np.asarray(value).dtype
+        is_number = np.ndim(value) == 0 and (dtype.kind in "biuf" or jnp.issubdtype(dtype, jnp.floating))
+        if not isinstance(name, str) or not is_unicode(name) or not is_number:
             what = f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)
             raise TypeError(
                 f"{source} must return numbers by name, but {name!r} is {what}; return one such as "
@@ -165,14 +177,17 @@ class FileLog:
                 f"{file} exists and this run starts anew; choose another path, or resume the run that wrote "
                 "it by its checkpoint_dir."
             )
+        if step > 0 and text != "".join(self._text):  # no checkpoint has vouched for it
+            self._keep_aside("it begins anew")
+            text = ""
         self._set_text(self._up_to(text, step))
         self._write_all()
 
-    def state(self) -> str:
-        """The text so far, for a checkpoint."""
-        return "".join(self._text)
+    def state(self) -> dict[str, str]:
+        """The text so far and its file, for a checkpoint."""
+        return {"path": str(self._file), "text": "".join(self._text)}
 
-    def restore(self, state: str) -> None:
+    def restore(self, state: Mapping[str, str]) -> None:
         """Goes on from the text of a checkpoint.
 
         Warns:
@@ -181,14 +196,10 @@ class FileLog:
         """
         if not hosts.is_first():
             return
-        file = self._file
-        if not self._is_as_left(_read_text(file), state):
-            warnings.warn(
-                f"{file} is not as this run left it: it is kept as {_move_aside(file)}, and the log goes on "
-                "from its checkpoint.",
-                stacklevel=2,
-            )
-        self._set_text(state)
+        is_moved = state["path"] != str(self._file)  # then rows alone do not show that it is that of this run
+        if not self._is_as_left(_read_text(self._file), state["text"], is_moved):
+            self._keep_aside("it goes on from its checkpoint")
+        self._set_text(state["text"])
         self._write_all()
 
     def rewind(self, step: int) -> None:
@@ -200,10 +211,18 @@ class FileLog:
     def _file(self) -> epath.Path:
         return as_path("path", self.path)
 
-    def _is_as_left(self, found: str, state: str) -> bool:
+    def _keep_aside(self, what_follows: str) -> None:
+        """Leaves a file that this run cannot have written where its user finds it."""
+        file = self._file
+        warnings.warn(
+            f"{file} is not as this run left it: it is kept as {_move_aside(file)}, and {what_follows}.",
+            stacklevel=2,
+        )
+
+    def _is_as_left(self, found: str, state: str, is_moved: bool) -> bool:
         """Whether the file is that of a checkpoint, cut or with rows that came after it."""
         if state == "":  # which any text begins with
-            return found == "" or self._up_to(found, sys.maxsize) != ""
+            return found == "" or (not is_moved and self._up_to(found, sys.maxsize) != "")
         return found.startswith(state) or state.startswith(found)
 
     def _up_to(self, text: str, step: int) -> str:
@@ -371,7 +390,9 @@ def _replace_text(file: epath.Path, text: str) -> None:
     """Writes a whole file at once, so that a kill loses nothing of the old one."""
     with _naming(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(file.name + ".tmp")
+        if is_local(file):
+            file = epath.Path(os.path.realpath(file))  # of a link, what it points to
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         temporary.write_bytes(text.encode())
         temporary.replace(file)
 

@@ -27,6 +27,7 @@ _Result = TypeVar("_Result")
 # Orbax numbers the operations of a process, and those of two threads take each other's numbers.
 _ORBAX = threading.RLock()
 _saving: list[CheckpointStore] = []
+_MARK = "_CHECKPOINT_METADATA"  # which orbax writes into every checkpoint
 _SECONDS_FOR_LATE_CALLBACKS = 0.2
 
 
@@ -155,6 +156,11 @@ class CheckpointStore:
             except _Damaged as error:
                 damaged[step] = str(error)
                 continue
+            damaged |= {
+                older: "it holds no checkpoint"  # and would be deleted as the oldest one
+                for older in self._manager.all_steps()
+                if older < step and not (self._path(older) / _MARK).exists()
+            }
             if damaged:
                 self._move_aside(damaged, step)
             return self._unpack(content, target, history, strictly)
@@ -272,7 +278,7 @@ class CheckpointStore:
             path: content.leaves[name]
             for path, name in zip(description["structure"], sorted(content.leaves), strict=True)
         }
-        state, new_parts = _carry_over(target, found)
+        state, new_parts = _carry_over(target, found, strictly)
         if strictly and new_parts:
             raise ValueError(
                 f"checkpoint_dir={self.directory} is that of another run: its {', '.join(new_parts)} has "
@@ -335,7 +341,9 @@ def _listed(damaged: dict[int, str]) -> str:
     return "; ".join(f"checkpoint {step} is damaged ({reason})" for step, reason in damaged.items())
 
 
-def _carry_over(target: LoopState, found: dict[str, np.ndarray]) -> tuple[LoopState, list[str]]:
+def _carry_over(
+    target: LoopState, found: dict[str, np.ndarray], strictly: bool
+) -> tuple[LoopState, list[str]]:
     """`target` with the parts of a checkpoint that fit it, and the names of those that do not.
 
     Raises:
@@ -348,7 +356,8 @@ def _carry_over(target: LoopState, found: dict[str, np.ndarray]) -> tuple[LoopSt
         own = {path: leaf for path, leaf in leaves.items() if _part_of(path) == part}
         saved = {path: leaf for path, leaf in found.items() if _part_of(path) == part}
         if _outline(own) == _outline(saved):
-            taken.update(saved)
+            # The hyperparameters that optax.inject_hyperparams keeps in a state are settings.
+            taken |= {path: leaf for path, leaf in saved.items() if ".hyperparams[" not in path or strictly}
         elif own:
             new_parts.append(part.removeprefix(".method_state").removeprefix("."))
             if part in (".method_state.theta", ".method_state.phi"):

@@ -6,7 +6,7 @@ import numpy as np
 
 from bism_jax.training.run_description import Description, digest_of_arrays
 
-_WHOLE_BYTES = 2**24
+_WHOLE_BYTES = 2**28  # which take a quarter of a second
 _SAMPLED_ROWS = 1000
 
 

@@ -13,7 +13,7 @@ from bism_jax import checks
 from bism_jax.training.data_fingerprint import of_array, of_rows, spread_rows
 from bism_jax.training.items import expression, is_array, read_array, read_item, storable
 from bism_jax.training.iterable_source import IterableSource
-from bism_jax.training.run_description import Description
+from bism_jax.training.run_description import Description, digest_of_arrays
 from bism_jax.training.sparse_rows import SparseRows, is_sparse
 
 _FINGERPRINT_ROWS = 16
@@ -202,6 +202,9 @@ class RandomAccessSource:
 
     def fingerprint(self) -> Description:
         """Of its length and of some rows."""
+        if isinstance(self._source, SparseRows):
+            shape = [self._shuffle.num_rows, *self._rows(np.arange(1)).shape[1:]]
+            return {"shape": shape, "checksum": digest_of_arrays(self._source.arrays())}
         indices = spread_rows(self._shuffle.num_rows, _FINGERPRINT_ROWS)
         return of_rows(self._shuffle.num_rows, self._rows(indices), self._rows(indices))
 
@@ -213,6 +216,12 @@ class RandomAccessSource:
     def _fetch(self, indices: list[int]) -> np.ndarray:
         if hasattr(self._source, "__getitems__"):
             rows = self._source.__getitems__(indices)
+            rows = rows if isinstance(rows, np.ndarray) else list(rows)
+            if len(rows) != len(indices):
+                raise ValueError(
+                    f"data.__getitems__ returns {len(rows)} rows for {len(indices)} indices; it must return "
+                    "one for each."
+                )
         else:
             rows = (self._get(index) for index in indices)
         if isinstance(rows, np.ndarray) and len(rows) == len(indices):

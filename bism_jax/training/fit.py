@@ -22,7 +22,9 @@ from bism_jax.paths import as_path
 from bism_jax.training import folder_lock, hosts
 from bism_jax.training.callbacks import Callback, FileLog, resume_all
 from bism_jax.training.checkpoint import CheckpointStore, Restored
+from bism_jax.training.data_source import DataSource
 from bism_jax.training.history import History
+from bism_jax.training.interruption import watch_signals
 from bism_jax.training.loop import LoopState, TrainingLoop
 from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.prepared_run import PreparedRun, prepare_run
@@ -126,7 +128,8 @@ def fit(
     """
     method = BiSM() if method is None else method
     folder: epath.Path | None = None
-    with contextlib.ExitStack() as at_the_end:
+    # From here on, since an exception that a signal raises within JAX's callbacks is lost.
+    with contextlib.ExitStack() as at_the_end, watch_signals() as interruption:
         with jax.transfer_guard("allow"):  # what follows moves the data and the first state to the devices
 
             def begin() -> PreparedRun:
@@ -181,7 +184,9 @@ def fit(
             release_freed_memory()
             driver = Run(loop, run.source, history, callbacks, store, checkpoint_every, run.key_impl)
         rolls_back = on_divergence == "rollback"
-        driver.train(int(state.step), num_steps, steps_per_call, rolls_back, progress, turns_due)
+        driver.train(
+            int(state.step), num_steps, steps_per_call, rolls_back, progress, interruption, turns_due
+        )
     final = loop.host_state()
     return FitResult(
         final.method_state.theta,
@@ -284,12 +289,24 @@ def _resume(
             f"num_steps={num_steps}, but the run in checkpoint_dir={store.directory} has done "
             f"{num_done} iterations; pass at least as many, or another checkpoint_dir."
         )
-    if restored.source_position is not None:
-        run.source.set_position(restored.source_position)
+    _set_position(run.source, restored)
     resume_all(callbacks, restored.callbacks, num_done)
     if hosts.is_first():
         _say_from_where(restored, run.description, num_done, num_steps)
     return restored.state, restored.turns_due
+
+
+def _set_position(source: DataSource, restored: Restored) -> None:
+    """Sets the data back, or for another run on other data leaves it at its beginning."""
+    if restored.source_position is None:
+        return
+    beginning = source.position()
+    try:
+        source.set_position(restored.source_position)
+    except ValueError:
+        if not restored.changes:
+            raise
+        source.set_position(beginning)
 
 
 def _say_from_where(restored: Restored, description: Description, num_done: int, num_steps: int) -> None:

@@ -25,7 +25,7 @@ def hold(folder: epath.Path) -> Iterator[None]:
     if not is_local(folder):
         yield
         return
-    is_new = not folder.exists()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Each run has a lock of its own, also two of one process.
@@ -45,6 +45,8 @@ def hold(folder: epath.Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        if is_new and [path.name for path in folder.iterdir()] == [_NAME]:  # it was refused before it began
+        if new and [path.name for path in folder.iterdir()] == [_NAME]:  # it was refused before it began
             (folder / _NAME).unlink()
-            folder.rmdir()
+            for path in new:
+                if not any(path.iterdir()):
+                    path.rmdir()

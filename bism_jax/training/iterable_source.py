@@ -104,7 +104,7 @@ class IterableSource:
 
     def fingerprint(self) -> Description:
         """Of a list; otherwise of the first batch, without its values, as they may come in another order."""
-        outline = of_batch(self._example)
+        outline = {**of_batch(self._example), "keeps_its_state": self.has_position}
         if not isinstance(self._iterable, list):
             return outline
         batches = [self._iterable[index] for index in spread_rows(len(self._iterable), _FINGERPRINT_BATCHES)]
@@ -121,7 +121,14 @@ class IterableSource:
 
     def _state(self) -> dict[str, Any]:
         state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
-        return {"base64": base64.b64encode(state).decode()} if isinstance(state, bytes) else {"json": state}
+        if isinstance(state, (bytes, bytearray)):
+            return {"base64": base64.b64encode(state).decode()}
+        if not _is_json(state):
+            raise TypeError(
+                f"data: get_state() returns {state!r}, which a checkpoint cannot keep; return bytes, or "
+                "numbers, text, lists and dicts with text for keys."
+            )
+        return {"json": state}
 
     def _set_state(self, position: Any) -> None:
         state = base64.b64decode(position["base64"]) if "base64" in position else position["json"]
@@ -229,3 +236,12 @@ class IterableSource:
                 stacklevel=2,
             )
         self._warned = True
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it comes back from JSON as it went."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, value))
+    return value is None or type(value) in (bool, int, float, str)

@@ -22,13 +22,16 @@ from bism_jax.training.loop import (
     runs_slowly_in_loop,
     start_state,
     trace_step,
+    unwrap_keys,
 )
 from bism_jax.training.memory import release_freed_memory
 from bism_jax.training.run_description import (
     Description,
     describe,
     describe_iteration,
+    describe_state,
     digest_of_arrays,
+    settings,
     versions,
 )
 from bism_jax.typing import Method, StepFn
@@ -108,6 +111,8 @@ def prepare_run(
             "rng_key": f"{key_impl} {np.ravel(jax.random.key_data(key)).tolist()}",
             "ema_decay": ema_decay,
             "versions": versions(),
+            "settings": settings(),
+            "initial_state": describe_state(unwrap_keys(method_state)),
             "iteration": describe_iteration(iteration),
         }
     return PreparedRun(

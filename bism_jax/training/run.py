@@ -20,7 +20,7 @@ from bism_jax.training.checkpoint import CheckpointStore
 from bism_jax.training.data_source import DataSource
 from bism_jax.training.divergence import DivergenceError, divergence_error
 from bism_jax.training.history import History
-from bism_jax.training.interruption import StopTraining, leave, watch_signals
+from bism_jax.training.interruption import Interruption, StopTraining, leave
 from bism_jax.training.loop import LoopState, TrainingLoop
 
 _SECONDS_PER_CALL = 0.25
@@ -63,6 +63,7 @@ class Run:
         steps_per_call: int | None,
         rollback: bool,
         progress: bool | None,
+        interruption: Interruption,
         turns_due: bool = False,
     ) -> None:
         """Runs iterations `step .. num_steps - 1`, or as many as until a callback or a signal ends it.
@@ -81,7 +82,7 @@ class Run:
         length, signum = steps_per_call or 1, 0
         disable = None if progress is None else not progress
         bar = tqdm(total=num_steps, initial=step, disable=disable, unit="it", desc="fit")
-        with watch_signals() as interruption, bar, hosts.expect_all(self._how_to_go_on):
+        with bar, hosts.expect_all(self._how_to_go_on):
             goes_on = not turns_due or self._stop_at(step, num_steps)
             while goes_on and step < num_steps:
                 # Hosts may disagree on what they measure and on who was told to stop.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -20,7 +21,21 @@ from bism_jax.jaxprs import aval_of, bodies
 
 # The parts that decide. The others, which name what a difference comes from, may differ where these agree: a
 # function that was renamed, or a list that a closure fills, changes no number.
-_DECISIVE = ("iteration", "data", "batch_size", "rng_key", "ema_decay", "init_params")
+_DECISIVE = (
+    "iteration",
+    "data",
+    "batch_size",
+    "rng_key",
+    "ema_decay",
+    "init_params",
+    "initial_state",
+    "settings",
+)
+# JAX's settings that change numbers and are not in a trace.
+_SETTINGS = ("jax_threefry_partitionable",)
+# Another processor rounds an initial state otherwise, in the last of seven digits.
+_SAME_INITIAL_STATE = 1e-5
+_INITIAL = "initial state"
 _MAX_DEPTH = 12
 _MAX_NAMED = 8
 _MAX_LENGTH = 60
@@ -42,6 +57,23 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "unknown"
     return found | {"backend": jax.default_backend()}
+
+
+def settings() -> dict[str, Any]:
+    """Of JAX, for what they change beside the trace."""
+    return {name: getattr(jax.config, name) for name in _SETTINGS}
+
+
+def describe_state(state: PyTree) -> Description:
+    """Two numbers a leaf, by which another initialisation is told from the same one on another processor."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path).lstrip("."): _outline(np.asarray(leaf)) for path, leaf in leaves}
+
+
+def _outline(leaf: np.ndarray) -> list[float]:
+    """The norm, and the projection on a fixed vector whose first entry is 1; of a number, itself twice."""
+    values = np.ravel(leaf).astype(np.float64)
+    return [float(np.linalg.norm(values)), float(values @ np.cos(np.arange(values.size)))]
 
 
 def describe(value: Any) -> Any:
@@ -78,12 +110,37 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
 
     `found` may lack parts, as one that an earlier version wrote does.
     """
+    start, expected_start = found.get("initial_state"), expected.get("initial_state")
+    found = {**found, "initial_state": _as_expected(start, expected_start)}
     if all(found.get(name) == expected.get(name) for name in _DECISIVE):
         return []
     named = [*_compare("", _without_iteration(found), _without_iteration(expected))]
-    if found.get("iteration") == expected.get("iteration"):  # then nothing else decides
-        return [text for text in named if text.startswith(_DECISIVE)]
-    return named or [_difference_of_iterations(found.get("iteration") or {}, expected["iteration"])]
+    causes = [text for text in named if not text.startswith(_INITIAL)]
+    if found.get("iteration") == expected.get("iteration") and found["initial_state"] == expected_start:
+        return [text for text in causes if text.startswith(_DECISIVE)]  # nothing else decides
+    return (
+        causes
+        or _shortened(named)
+        or [_difference_of_iterations(found.get("iteration") or {}, expected["iteration"])]
+    )
+
+
+def _shortened(texts: list[str]) -> list[str]:
+    more = len(texts) - _MAX_NAMED
+    return texts if more <= 0 else [*texts[:_MAX_NAMED], f"and {more} more"]
+
+
+def _as_expected(found: Any, expected: Any) -> Any:
+    """The initial state that was found, where it is the expected one but for rounding as that one."""
+    if not isinstance(found, Mapping) or not isinstance(expected, Mapping) or found.keys() != expected.keys():
+        return found
+    return {
+        path: expected[path] if _is_same_leaf(leaf, expected[path]) else leaf for path, leaf in found.items()
+    }
+
+
+def _is_same_leaf(found: list[float], expected: list[float]) -> bool:
+    return bool(np.allclose(found, expected, 0, _SAME_INITIAL_STATE * expected[0], equal_nan=True))
 
 
 def _without_iteration(description: Mapping[str, Any]) -> Description:
@@ -108,6 +165,12 @@ def _compare(name: str, found: Any, expected: Any) -> Iterator[str]:
     if isinstance(found, Mapping) and isinstance(expected, Mapping) and _type(found) == _type(expected):
         for key in sorted({*found, *expected}):
             yield from _compare(f"{name}.{key}" if name else key, found.get(key), expected.get(key))
+    elif name.startswith("initial_state."):
+        part = name.partition(".")[2]
+        old, new = (
+            f"{of[1]:g}" if of and of[0] == abs(of[1]) else "other values" for of in (found, expected)
+        )
+        yield f"{_INITIAL}: {part}: {old} → {new}" if old != new else f"{_INITIAL}: {part} has {new}"
     elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
         for index, (old, new) in enumerate(zip(found, expected, strict=True)):
             yield from _compare(f"{name}[{index}]", old, new)
@@ -236,14 +299,16 @@ def _walk(
 
 
 def _params(params: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={_param(value)}" for name, value in sorted(params.items()))
+    return " ".join(f"{name}={_param(name, value)}" for name, value in sorted(params.items()))
 
 
-def _param(value: Any) -> str:
+def _param(name: str, value: Any) -> str:
+    if name == "callback":  # what runs on the host is not traced
+        return json.dumps(_describe(getattr(value, "callback_func", value), ()), sort_keys=True)
     if isinstance(value, (ClosedJaxpr, Jaxpr)):
         return "body"
     if isinstance(value, (tuple, list)):
-        return f"({','.join(map(_param, value))})"
+        return f"({','.join(_param(name, item) for item in value)})"
     if isinstance(value, (np.ndarray, jax.Array)):
         return str(_describe_array(value))
     if callable(value) and not isinstance(value, type):

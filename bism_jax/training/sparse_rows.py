@@ -50,6 +50,10 @@ class SparseRows:
         """Rows, `[indices, *visible]`."""
         return self._matrix[indices].toarray().reshape(len(indices), *self._visible)
 
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The values and where they stand, as SciPy keeps them."""
+        return self._matrix.data, self._matrix.indices, self._matrix.indptr
+
     def _check_finite(self) -> None:
         finite = np.isfinite(as_working(self._matrix.data))
         if not finite.all():
