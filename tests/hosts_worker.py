@@ -100,6 +100,8 @@ def die(folder, number):
 
     def kill(snapshot):
         if is_odd() and snapshot.step == 12:
+            while number == signal.SIGKILL and not (folder / "run" / "10").exists():
+                time.sleep(0.01)  # the checkpoint that the other process is to name
             os.kill(os.getpid(), number)
         return {}
 

@@ -99,7 +99,7 @@ def test_another_number_of_processes_goes_on(tmp_path, single, before, after):
 
 EXPECTED = {
     "batch_size": "batch_size is 16 on process 0, 32 on process 1",
-    "rng_key": "rng_key is ['threefry2x32', [0, 0]] on process 0, ['threefry2x32', [0, 1]] on process 1",
+    "rng_key": "rng_key is threefry2x32 [0, 0] on process 0, threefry2x32 [0, 1] on process 1",
     "noise_std": "method.objective.noise_std is 0.3 on process 0, 0.4 on process 1",
     "data": "data.checksum is",
     "num_steps": "num_steps is 20 on process 0, 40 on process 1",

@@ -89,9 +89,9 @@ class CheckpointStore:
         return self._manager.latest_step()
 
     def latest_path(self) -> epath.Path | None:
-        """Where the newest checkpoint is, or None."""
-        step = self.latest_step()
-        return None if step is None else self._path(step)
+        """Where the newest checkpoint is that is complete, or None."""
+        complete = [step for step in self._manager.all_steps() if self._path(step).exists()]
+        return self._path(max(complete)) if complete else None
 
     def save(
         self,
@@ -184,6 +184,8 @@ class CheckpointStore:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Waits, and releases what the store holds; an error on the way out does not hide the first one."""
+        if kind is not None and issubclass(kind, hosts.HostGoneError):
+            return  # to wait is to wait for the process that is gone
         try:
             with contextlib.suppress(*([Exception] if kind is not None else [])):
                 self.wait()
@@ -203,8 +205,8 @@ class CheckpointStore:
         except Exception as error:
             if jax.process_count() > 1 and hosts.is_of_transport(error):
                 raise  # it is not the disk: another process is gone
-            whole = [step for step in self._manager.all_steps() if self._path(step).exists()]
-            last = f"the last whole one is {self._path(max(whole))}" if whole else "there is none before it"
+            path = self.latest_path()
+            last = f"the last whole one is {path}" if path else "there is none before it"
             raise OSError(
                 f"a checkpoint could not be written to checkpoint_dir={self.directory} "
                 f"({type(error).__name__}: {error}); {last}. See to the space left and the permissions; the "

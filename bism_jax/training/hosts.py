@@ -12,7 +12,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 _Result = TypeVar("_Result")
+_CONSEQUENCES = ("iteration", "initial_state")  # of what else differs, as a rule
 _TRANSPORTS = ("Gloo", "NCCL", "UNAVAILABLE", "heartbeat")  # in an error, whose type differs by the transport
+
+
+class HostGoneError(RuntimeError):
+    """Another process of the run is gone, so that nothing may wait for it."""
 
 
 def is_first() -> bool:
@@ -50,7 +55,8 @@ def check_agreement(settings: dict[str, Any]) -> None:
     everyone = [_flatten(json.loads(text)) for text in _gather(json.dumps(settings))]
     names = sorted({name for each in everyone for name in each})
     differing = [name for name in names if len({str(each.get(name)) for each in everyone}) > 1]
-    differing = [name for name in differing if name != "iteration"] or differing  # which it follows from
+    causes = [name for name in differing if not name.startswith(_CONSEQUENCES)]
+    differing = causes or differing
     if differing:
         listed = "; ".join(
             f"{name} is " + ", ".join(f"{each.get(name)} on process {i}" for i, each in enumerate(everyone))
@@ -67,7 +73,7 @@ def expect_all(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Says what has happened where a process waits for one that is gone.
 
     Raises:
-        RuntimeError: in place of an error of the transport between the processes.
+        HostGoneError: in place of an error of the transport between the processes.
     """
     try:
         yield
@@ -75,7 +81,7 @@ def expect_all(how_to_go_on: Callable[[], str]) -> Iterator[None]:
         if jax.process_count() == 1 or not is_of_transport(error):
             raise
         reason = str(error).partition("\n")[0]
-        raise RuntimeError(
+        raise HostGoneError(
             f"the {jax.process_count()} processes could not go on together, most likely because one of them "
             f"is gone ({reason}). {how_to_go_on()}"
         ) from None
