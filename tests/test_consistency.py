@@ -17,6 +17,7 @@ from experiments import consistency
 CONFIG = consistency.Config(num_visible=3, num_latent=1, num_steps=400, learning_rate=0.02)
 
 
+@pytest.mark.slow
 def test_bism_lands_at_maximum_likelihood(x64):
     """With h moving even by the direct gradient, since q can be the posterior; not with h fixed."""
     truth = consistency.make_truth(CONFIG)

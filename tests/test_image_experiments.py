@@ -76,7 +76,13 @@ def test_a_configuration_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("bimdsm", BiSM), ("vages", VaGES), ("mdsm", ScoreMatching), ("bidvl", BiDVL)]
+    ("name", "method"),
+    [
+        pytest.param("bimdsm", BiSM, marks=pytest.mark.slow),
+        pytest.param("vages", VaGES, marks=pytest.mark.slow),
+        ("mdsm", ScoreMatching),
+        pytest.param("bidvl", BiDVL, marks=pytest.mark.slow),
+    ],
 )
 def test_every_method_binds_to_its_networks(name, method):
     config = dataclasses.replace(TINY, training=TrainingConfig(name, num_steps=1, lower_steps=1))
