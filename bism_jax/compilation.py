@@ -30,8 +30,10 @@ _programs: OrderedDict[Hashable, Any] = OrderedDict()
 def compiled_once(key: Hashable, compile_program: Callable[[], Any]) -> Any:
     """What `compile_program()` returned for this key, under the same settings of JAX.
 
-    Of the programs of a process the 128 that were used last are kept.
+    Of the programs of a process the 128 that were used last are kept; none is for the key None.
     """
+    if key is None:
+        return compile_program()
     key = (key, _settings())
     with _lock:
         if key in _programs:
@@ -55,7 +57,9 @@ def call_compiled(fn: Callable[..., Any], *args: Any) -> Any:
     def compile_program() -> Callable[..., list[Any]]:
         return jax.jit(jaxpr_as_fun(traced), compiler_options=_COMPILE_FAST if is_slow else None)
 
-    outputs = compiled_once(("call", jaxpr_key(traced)), compile_program)(*jax.tree.leaves(args))
+    key = jaxpr_key(traced)
+    program = compiled_once(None if key is None else ("call", key), compile_program)
+    outputs = program(*jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
 

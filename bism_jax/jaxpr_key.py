@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from bism_jax.jaxprs import aval_of
+from bism_jax.jaxprs import aval_of, bodies
+
+_MAX_CONSTANT_BYTES = 2**26
 
 # How to differentiate what is traced: made anew by each trace, and dropped when a program is compiled.
 _DERIVATIVE_RULES = {
@@ -36,10 +38,23 @@ class _Identity(NamedTuple):
 def jaxpr_key(traced: ClosedJaxpr) -> Hashable:
     """A key that two traces share only where they are the same program, constants included.
 
+    None for a program with more than 64 MiB of constants, which is not worth keeping them in memory.
+
     Arrays count by a checksum of 128 bits. Whatever else an equation holds counts by its own equality, which
     is identity for a function such as the target of a callback.
     """
+    if sum(_constant_bytes(traced.jaxpr, traced.consts)) > _MAX_CONSTANT_BYTES:
+        return None
     return _of_jaxpr(traced.jaxpr, traced.consts, {})
+
+
+def _constant_bytes(jaxpr: Jaxpr, consts: Iterable[Any]) -> Iterator[int]:
+    """Of each array that the program holds."""
+    yield from (getattr(const, "nbytes", 0) for const in consts)
+    for eqn in jaxpr.eqns:
+        yield from (getattr(atom.val, "nbytes", 0) for atom in eqn.invars if isinstance(atom, Literal))
+        for body, body_consts in bodies(eqn):
+            yield from _constant_bytes(body, body_consts)
 
 
 def _of_jaxpr(jaxpr: Jaxpr, consts: Any, known: dict[int, Hashable]) -> Hashable:

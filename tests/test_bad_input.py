@@ -27,7 +27,7 @@ from bism_jax import (
     fit,
 )
 from bism_jax.models import GRBM, BernoulliPosterior, GaussianPosterior, MLPEnergy
-from bism_jax.training import CSVLog, Evaluate, JSONLLog, TensorBoardLog
+from bism_jax.training import CSVLog, Evaluate, JSONLLog, TensorBoardLog, clear_programs
 from tests.helpers import Drift, rows
 
 DATA = rows()
@@ -48,6 +48,7 @@ def _no_compilation(monkeypatch):
     def compile_(*_, **__):
         raise Compiled("nothing was refused before compilation")
 
+    clear_programs()  # or an equal one would not be compiled again
     monkeypatch.setattr(jax.stages.Lowered, "compile", compile_)
 
 

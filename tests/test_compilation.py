@@ -210,3 +210,10 @@ def test_threads_train_at_once():
         thread.join()
     for index in range(3):
         assert_same(results[index], expected)
+
+
+def test_programs_with_large_constants_are_not_kept():
+    large = jnp.ones(2**24 + 1)
+    assert jaxpr_key(jax.make_jaxpr(lambda x: x + large)(1.0)) is None
+    assert jaxpr_key(jax.make_jaxpr(jax.jit(lambda x: x + large))(1.0)) is None
+    assert compiled_once(None, object) is not compiled_once(None, object)

@@ -16,9 +16,8 @@ import pytest
 from flax import nnx
 
 from bism_jax import DSM, BiSM, Optimizers, ScoreMatching, Unrolled, fit
-from bism_jax.compilation import clear_programs
 from bism_jax.models import GRBM, BernoulliPosterior
-from bism_jax.training import DivergenceError, Evaluate
+from bism_jax.training import DivergenceError, Evaluate, clear_programs
 
 METHOD = BiSM(DSM(0.3), hypergradient=Unrolled(1))
 DATA = np.random.default_rng(0).uniform(size=(60, 2)).astype(np.float32)

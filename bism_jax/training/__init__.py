@@ -1,5 +1,6 @@
 """The training loop: `fit`, checkpoints, callbacks and devices."""
 
+from bism_jax.compilation import clear_programs
 from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Snapshot, TensorBoardLog
 from bism_jax.training.divergence import DivergenceError
 from bism_jax.training.fit import FitResult, fit
@@ -20,6 +21,7 @@ __all__ = [
     "Snapshot",
     "StopTraining",
     "TensorBoardLog",
+    "clear_programs",
     "count_flops",
     "fit",
     "plan",

@@ -79,8 +79,11 @@ def fit(
 
     SIGINT and SIGTERM let the running call end, save a checkpoint and exit with status 130 or 143; at a
     prompt, as in a notebook, an interrupt returns the result so far, and so does a callback that raises
-    `StopTraining`. One run at a time uses a `checkpoint_dir`; of several processes, which must agree on every
-    argument, the first writes.
+    `StopTraining`. An error in a callback or in the data is raised after what was done is saved.
+
+    One run at a time uses a `checkpoint_dir`; of several processes, which must agree on every argument, the
+    first writes. A process compiles equal models, methods and shapes once, whoever calls and with whatever
+    seed; `clear_programs()` frees what is kept for that.
 
     Args:
         energy_fn: E, a Flax Linen or NNX module called as `(v, h)`, or a function `(theta, v, h)`; takes
