@@ -677,3 +677,15 @@ class Keeps:
 def test_a_state_that_cannot_be_kept_names_its_callback(tmp_path):
     with pytest.raises(TypeError, match=r"callbacks: the state\(\) of Keeps cannot be kept"):
         train(Keeps({"x": np.float32(1)}), checkpoint_dir=tmp_path)
+
+
+@pytest.mark.parametrize("returned", [1.0, [1, 2], "x", np.ones(3), 0])
+def test_a_callback_returns_a_mapping_or_nothing(returned):
+    class Returns:
+        every = 5
+
+        def __call__(self, snapshot):
+            return returned
+
+    with pytest.raises(TypeError, match=r"Returns must return a mapping of names to numbers, not a "):
+        train(Returns())

@@ -215,7 +215,8 @@ class Run:
                 step, method_state.theta, getattr(method_state, "phi", None), state.theta_ema, metrics
             )
             try:
-                new = numbers_of(type(callback).__name__, callback(snapshot) or {})
+                found = callback(snapshot)
+                new = {} if found is None else numbers_of(type(callback).__name__, found)
             except StopTraining:
                 goes_on = False
                 continue
