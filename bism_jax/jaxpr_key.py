@@ -12,7 +12,10 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from bism_jax.jaxprs import aval_of, bodies
 
-_MAX_CONSTANT_BYTES = 2**26
+# 128 programs are kept at the most, so half a gigabyte of constants.
+_MAX_CONSTANT_BYTES = 2**22
+# Whose values are equal where they mean the same; two objects of a user's may be equal and act otherwise.
+_TRUSTED = frozenset({"builtins", "jax", "jaxlib", "ml_dtypes", "numpy"})
 
 # How to differentiate what is traced: made anew by each trace, and dropped when a program is compiled.
 _DERIVATIVE_RULES = {
@@ -38,7 +41,7 @@ class _Identity(NamedTuple):
 def jaxpr_key(traced: ClosedJaxpr) -> Hashable:
     """A key that two traces share only where they are the same program, constants included.
 
-    None for a program with more than 64 MiB of constants, which is not worth keeping them in memory.
+    None for a program with more than 4 MiB of constants, which is not worth keeping them in memory.
 
     Arrays count by a checksum of 128 bits. Whatever else an equation holds counts by its own equality, which
     is identity for a function such as the target of a callback.
@@ -87,8 +90,16 @@ def _of_jaxpr(jaxpr: Jaxpr, consts: Any, known: dict[int, Hashable]) -> Hashable
 def _of_params(primitive: str, params: Mapping[str, Any], known: dict[int, Hashable]) -> Hashable:
     dropped: set[str] = _DERIVATIVE_RULES.get(primitive, set())
     return tuple(
-        (name, _of_value(value, known)) for name, value in sorted(params.items()) if name not in dropped
+        (name, _of_callback(value) if name == "callback" else _of_value(value, known))
+        for name, value in sorted(params.items())
+        if name not in dropped
     )
+
+
+def _of_callback(value: Any) -> Hashable:
+    """A function on the host, which runs when the program does."""
+    function = getattr(value, "callback_func", value)
+    return _Identity(id(function), function), getattr(value, "in_tree", None)
 
 
 def _of_value(value: Any, known: dict[int, Hashable]) -> Hashable:
@@ -102,8 +113,11 @@ def _of_value(value: Any, known: dict[int, Hashable]) -> Hashable:
         return (type(value), *(_of_value(item, known) for item in value))
     if isinstance(value, (np.ndarray, jax.Array)):
         return _of_array(value)
-    # 1, 1.0 and True are equal, but not the same.
-    return (type(value), value) if _is_hashable(value) else _Identity(id(value), value)
+    if isinstance(value, (float, complex)):
+        return type(value), repr(value)  # 0.0 and -0.0 are equal
+    is_trusted = type(value).__module__.partition(".")[0] in _TRUSTED and _is_hashable(value)
+    # 1 and True are equal, but not the same.
+    return (type(value), value) if is_trusted else _Identity(id(value), value)
 
 
 def _is_hashable(value: Any) -> bool:

@@ -689,3 +689,26 @@ def test_a_callback_returns_a_mapping_or_nothing(returned):
 
     with pytest.raises(TypeError, match=r"Returns must return a mapping of names to numbers, not a "):
         train(Returns())
+
+
+def test_a_note_at_the_end_of_a_log_is_kept(log, tmp_path):
+    run_with([log(2)], tmp_path, 4)
+    with log.path.open("a") as file:
+        file.write("a note of mine\n")
+    text = log.path.read_text()
+    with pytest.warns(UserWarning, match=r"is kept as .*edited-1, and it goes on"):
+        run_with([log(2)], tmp_path, 8)
+    assert log.path.with_name(log.path.name + ".edited-1").read_text() == text
+    assert steps_of(log.path) == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("order", [[1], [1, 0]])
+def test_logs_of_one_name_are_known_by_their_folders(order, log, tmp_path, recwarn):
+    def make(index):
+        (tmp_path / str(index)).mkdir(exist_ok=True)
+        return LOGS[log.path.suffix[1:]](tmp_path / str(index) / log.path.name, index + 1)
+
+    run_with([make(0), make(1)], tmp_path, 4)
+    run_with([make(index) for index in order], tmp_path, 6)
+    assert steps_of(tmp_path / "1" / log.path.name) == [2, 4, 6]
+    assert not recwarn.list

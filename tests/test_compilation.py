@@ -1,6 +1,8 @@
 """A program that was compiled once is not compiled again, and another program is never taken for it."""
 
 import collections
+import contextlib
+import dataclasses
 import functools
 import threading
 
@@ -213,7 +215,52 @@ def test_threads_train_at_once():
 
 
 def test_programs_with_large_constants_are_not_kept():
-    large = jnp.ones(2**24 + 1)
+    large = jnp.ones(2**20 + 1)
     assert jaxpr_key(jax.make_jaxpr(lambda x: x + large)(1.0)) is None
     assert jaxpr_key(jax.make_jaxpr(jax.jit(lambda x: x + large))(1.0)) is None
     assert compiled_once(None, object) is not compiled_once(None, object)
+
+
+# A program that is traced when it is called must not be kept: its model may have changed by then.
+
+
+class Scaling:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, theta, v, h):
+        return self.scale * scaled_energy(theta, v, h)
+
+
+@pytest.mark.parametrize("setting", ["disable_jit", "debug_nans", "pmap"])
+def test_a_model_that_changes_after_its_run_is_not_taken_for_an_equal_one(setting):
+    options = {"parallel": "pmap"} if setting == "pmap" else {}
+    switch = {"disable_jit": jax.disable_jit, "debug_nans": functools.partial(jax.debug_nans, True)}
+    with switch.get(setting, contextlib.nullcontext)():
+        expected = train_functions(Scaling(1.0), **options)
+        first = Scaling(1.0)
+        train_functions(first, num_steps=0, **options)
+        first.scale = 100.0
+        assert_same(train_functions(Scaling(1.0), **options), expected)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Equal to others that write elsewhere."""
+
+    calls: list = dataclasses.field(default_factory=list, compare=False, hash=False)
+
+    def __call__(self, x):
+        self.calls.append(float(x))
+        return np.float32(x)
+
+
+def test_equal_objects_on_the_host_are_two():
+    def key(function):
+        shape = jax.ShapeDtypeStruct((), jnp.float32)
+        return jaxpr_key(jax.make_jaxpr(lambda x: jax.pure_callback(function, shape, x))(np.float32(1)))
+
+    first, second = Recorded(), Recorded()
+    assert first == second
+    assert key(first) != key(second)
+    assert key(first) == key(first)

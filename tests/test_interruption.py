@@ -257,3 +257,86 @@ def test_a_signal_during_the_start_is_not_lost(tmp_path):
     assert end.value.code == 130
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "0"]
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 4, None])
+def test_data_that_fails_once_loses_no_batch(steps_per_call, tmp_path):
+    batches = list(rows(48).reshape(12, 4, 2))
+    failed = []
+
+    class Loader:
+        def __init__(self):
+            self.k = 0
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if self.k == 6 and not failed:
+                failed.append(self.k)
+                raise OSError("the disk is gone for a moment")
+            self.k += 1
+            return batches[(self.k - 1) % 12]
+
+        def get_state(self):
+            return self.k
+
+        def set_state(self, state):
+            self.k = state
+
+    def run(folder):
+        return fit(
+            lambda *_: None, None, Loader(), checkpoint_dir=folder, method=Drift(), batch_size=4,
+            num_steps=NUM_STEPS, steps_per_call=steps_per_call,
+        )  # fmt: skip
+
+    with pytest.raises(OSError, match="gone for a moment"):
+        run(tmp_path / "run")
+    found = run(tmp_path / "run")
+    np.testing.assert_array_equal(found.theta["w"], run(tmp_path / "whole").theta["w"])
+
+
+def test_a_log_that_fails_keeps_the_run(whole, tmp_path, monkeypatch):
+    append, failing = CSVLog._append, [True]
+
+    def fail(log, text):
+        if "\n" in text and failing and len(log._text) > 1:
+            raise OSError(28, "No space left on device")
+        append(log, text)
+
+    monkeypatch.setattr(CSVLog, "_append", fail)
+    monkeypatch.setattr(CSVLog, "rewind", lambda *_: fail(CSVLog(tmp_path / "other"), ""))
+    with pytest.raises(OSError, match="No space left") as failure:
+        train(tmp_path)
+    assert any("the same call continues from it" in note for note in failure.value.__notes__)
+    failing.clear()
+    assert_same = np.testing.assert_array_equal
+    assert_same(train(tmp_path).theta["w"], whole[0].theta["w"])
+
+
+class Counts:
+    every = 1
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, snapshot):
+        self.count += 1
+
+    def state(self):
+        return self.count
+
+    def restore(self, state):
+        self.count = state
+
+
+@pytest.mark.parametrize("step", [4, NUM_STEPS])
+def test_turns_are_taken_once(step, tmp_path):
+    fails = Fails(step)
+    with pytest.raises(ZeroDivisionError):
+        train(tmp_path, Counts(), fails)
+    for _ in range(2):  # the second reads back what is done
+        counts, seen = Counts(), []
+        train(tmp_path, counts, Evaluate(lambda s, seen=seen: seen.append(s.step) or {}, 1), fails)
+        assert counts.count == NUM_STEPS
+    assert seen == []

@@ -19,7 +19,7 @@ from flax import nnx
 
 from bism_jax import DSM, BiSM, ContrastiveDivergence, Optimizers, ScoreMatching, Unrolled, fit
 from bism_jax.models import GRBM, GaussianPosterior
-from bism_jax.training import CSVLog
+from bism_jax.training import CSVLog, DivergenceError
 from bism_jax.training.run_description import describe, describe_iteration, describe_state, differences
 from bism_jax.typing import Algorithm
 from tests.helpers import Drift, DriftInfo, rows
@@ -596,3 +596,19 @@ def test_parameters_go_on_with_other_data_from_its_beginning(tmp_path):
     generator = (batch for batch in DATA.reshape(6, 10, 3))
     with pytest.raises(ValueError, match=r"data\.keeps_its_state: "), pytest.warns(match="another|iterable"):
         drift(tmp_path, 6, generator, rng_key=1)
+
+
+def test_states_that_are_not_finite_or_complex_are_told_apart():
+    states = [
+        np.array([np.inf, 1.0]), np.array([1.0, np.inf]), np.array([-np.inf, 1.0]), np.array([np.nan, 1.0]),
+        np.array([1j, 1.0]), np.array([2j, 1.0]), np.zeros(2, jax.dtypes.float0),
+    ]  # fmt: skip
+    found = [json.dumps(describe_state({"a": state})) for state in states]
+    assert len(set(found)) == len(states)
+
+
+def test_a_rollback_before_the_first_checkpoint_tells_of_the_divergence(tmp_path):
+    drift(tmp_path, 2)
+    diverging = Drift(lambda k: np.nan if k == 3 else k)
+    with pytest.raises(DivergenceError):
+        drift(tmp_path, 6, method=diverging, resume="parameters", on_divergence="rollback")

@@ -67,9 +67,13 @@ class Callback(Protocol):
         ...
 
 
-def states_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """The states of the callbacks that keep one, by name."""
-    states = {name: callback.state() for name, callback in _named(callbacks) if hasattr(callback, "state")}
+def states_of(callbacks: Sequence[Callback], of_rewindable: bool = True) -> dict[str, Any]:
+    """The states of the callbacks that keep one, by name; of those with `rewind` where that is asked for."""
+    states = {
+        name: callback.state()
+        for name, callback in _named(callbacks)
+        if hasattr(callback, "state") and (of_rewindable or not hasattr(callback, "rewind"))
+    }
     for name, state in states.items():
         try:
             json.dumps(state)
@@ -84,10 +88,19 @@ def states_of(callbacks: Sequence[Callback]) -> dict[str, Any]:
 def resume_all(callbacks: Sequence[Callback], states: Mapping[str, Any], step: int) -> None:
     """Gives callbacks their states of a checkpoint, and tells them how many iterations are done."""
     for name, callback in _named(callbacks):
-        if name in states and hasattr(callback, "restore"):
-            callback.restore(states[name])
+        state = _state_at_path(callback, states) or states.get(name)
+        if state is not None and hasattr(callback, "restore"):
+            callback.restore(state)
         if hasattr(callback, "resume"):
             callback.resume(step)
+
+
+def _state_at_path(callback: Any, states: Mapping[str, Any]) -> Any:
+    """That of a log of the same kind in the same file, whatever its place in the list was."""
+    if not isinstance(callback, FileLog):
+        return None
+    of_kind = [state for name, state in states.items() if name.startswith(f"{type(callback).__name__} ")]
+    return next((state for state in of_kind if state["path"] == str(as_path("path", callback.path))), None)
 
 
 def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Any]]:
@@ -223,7 +236,13 @@ class FileLog:
         """Whether the file is that of a checkpoint, cut or with rows that came after it."""
         if state == "":  # which any text begins with
             return found == "" or (not is_moved and self._up_to(found, sys.maxsize) != "")
-        return found.startswith(state) or state.startswith(found)
+        return state.startswith(found) or (
+            found.startswith(state) and all(map(self._is_row, found[len(state) :].splitlines(keepends=True)))
+        )
+
+    def _is_row(self, line: str) -> bool:
+        """Whether a line may be a row of this log, or what a kill left of one."""
+        raise NotImplementedError
 
     def _up_to(self, text: str, step: int) -> str:
         """The whole rows of `text` up to `step`."""
@@ -277,6 +296,10 @@ class CSVLog(FileLog):
         self._columns.clear()
         self._columns.update(dict.fromkeys(next(csv.reader(io.StringIO(text)), [])))
 
+    def _is_row(self, line: str) -> bool:
+        step, comma, _ = line.partition(",")
+        return step.isdecimal() and (bool(comma) or not line.endswith("\n"))
+
     def _up_to(self, text: str, step: int) -> str:
         text = _whole_lines(text)
         rows = _csv_rows(text)
@@ -299,6 +322,9 @@ class JSONLLog(FileLog):
     def __call__(self, snapshot: Snapshot) -> None:
         """Adds a line."""
         self._append(json.dumps({"step": snapshot.step, **snapshot.metrics}) + "\n")
+
+    def _is_row(self, line: str) -> bool:
+        return _step_of(line) is not None if line.endswith("\n") else line.startswith("{"[: len(line)])
 
     def _up_to(self, text: str, step: int) -> str:
         lines = _whole_lines(text).splitlines(keepends=True)

@@ -80,6 +80,7 @@ class CheckpointStore:
         self.directory = directory
         self._description = json.loads(json.dumps(description))
         self._failure: Exception | None = None
+        self._step_of_turns: int | None = None  # of a checkpoint whose callbacks have yet to have their turn
         options = ocp.CheckpointManagerOptions(max_to_keep=max_to_keep, create=True)
         with _ORBAX:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
@@ -115,7 +116,10 @@ class CheckpointStore:
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            return
+            if step != self._step_of_turns or turns_due:
+                return
+            self._alone(lambda: self._manager.delete(step))  # the callbacks have had their turn now
+        self._step_of_turns = step if turns_due else None
         record = history.state()
         run = {
             "description": {**self._description, "structure": _structure(state)},
@@ -286,6 +290,8 @@ class CheckpointStore:
                 f"checkpoint_dir={self.directory} is that of another run: its {', '.join(new_parts)} has "
                 "another structure. Choose another checkpoint_dir."
             )
+        if content.run.get("turns_due"):
+            self._step_of_turns = int(state.step)
         is_same_data = description.get("data") == self._description.get("data")
         scalars = {name: content.scalars[name] for name in content.run.get("scalars", content.scalars)}
         history.restore(scalars, content.run["evaluations"])

@@ -24,7 +24,7 @@ class Layout(Protocol):
 
     Attributes:
         axis_name: the mapped axis inside the function; None where it sees the global batch.
-        key: what tells this layout from others.
+        key: what tells this layout from others; None where what it compiles must not be kept.
     """
 
     axis_name: str | None
@@ -100,7 +100,9 @@ class MeshLayout:
     axis_name: str | None = None
 
     def __init__(self, devices: list[jax.Device]) -> None:
-        self.key: Hashable = ("jit", *devices)
+        # A program that is traced when it is called would see what has become of the model by then.
+        is_compiled = not any(map(_config, ("jax_disable_jit", "jax_debug_nans", "jax_debug_infs")))
+        self.key: Hashable = ("jit", *devices) if is_compiled else None
         mesh = Mesh(np.array(devices), (_AXIS,), axis_types=(AxisType.Auto,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._rows = NamedSharding(mesh, PartitionSpec(_AXIS))
@@ -150,7 +152,7 @@ class PmapLayout:
     axis_name: str | None = _AXIS
 
     def __init__(self, devices: list[jax.Device]) -> None:
-        self.key: Hashable = ("pmap", *devices)
+        self.key: Hashable = None  # pmap traces on its first call, likewise
         # pmap takes the devices of all processes: with only the local ones, each would train by itself.
         self._devices = sorted(devices, key=lambda device: device.process_index)
         self._num_local = sum(device.process_index == jax.process_index() for device in devices)

@@ -80,7 +80,13 @@ class IterableSource:
 
     def take(self, step: int, num_steps: int) -> np.ndarray:
         """The next batches."""
-        return np.stack([self._next() for _ in range(num_steps)])
+        start = self._state() if self.has_position else None
+        try:
+            return np.stack([self._next() for _ in range(num_steps)])
+        except Exception:
+            if start is not None:  # the iterations before these are to be saved with their place in the data
+                self._set_state(start)
+            raise
 
     def position(self) -> Any:
         """The iterator's state with a checksum of the batch that comes next, or None."""

@@ -72,9 +72,10 @@ class TrainingLoop:
             make_program = _make_single if one_step_a_call else _make_loop
             return layout.compile(make_program(iterate, layout, self.max_steps_per_call), *args)
 
+        is_kept = iteration_key is not None and layout.key is not None
         settings = (key_impl, key_impls, ema_decay, one_step_a_call)
         key = ("loop", iteration_key, layout.key, settings, _outline(args))
-        self._call = compiled_once(None if iteration_key is None else key, compile_program)
+        self._call = compiled_once(key if is_kept else None, compile_program)
 
     def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""

@@ -119,19 +119,20 @@ class Run:
             self._keep(error, turns_due=False)
             raise
 
-    def _keep_before(self, error: Exception, step: int) -> None:
+    def _keep_before(self, error: Exception, step: int, states: dict[str, Any]) -> None:
         """Saves what was done before the callbacks of an iteration, which have their turn again."""
         for callback in self._callbacks:
             if hasattr(callback, "rewind"):
-                callback.rewind(step - 1)
-        self._keep(error, turns_due=True)
+                with contextlib.suppress(Exception):  # the first error is the one to tell
+                    callback.rewind(step - 1)
+        self._keep(error, turns_due=True, states=states)
 
-    def _keep(self, error: Exception, turns_due: bool) -> None:
+    def _keep(self, error: Exception, turns_due: bool, states: dict[str, Any] | None = None) -> None:
         """Saves before an error ends the run, where that is still possible, and says how to go on."""
         if self._store is None or jax.process_count() > 1:  # the others do not know of it
             return
         with contextlib.suppress(Exception):  # the first error is the one to tell
-            self._save(turns_due)
+            self._save(turns_due, states)
             self._store.wait()
         error.add_note(self._how_to_go_on())
 
@@ -171,7 +172,10 @@ class Run:
         if not rollback or self._store is None or self._num_rollbacks == _MAX_ROLLBACKS:
             raise error
         self._num_rollbacks += 1
-        restored = self._store.restore(self._loop.host_state(), self._history)
+        try:
+            restored = self._store.restore(self._loop.host_state(), self._history)
+        except ValueError:  # it is of the run that this one took its parameters from
+            raise error from None
         if restored is None:
             raise error
         self._source.set_position(restored.source_position)
@@ -207,6 +211,7 @@ class Run:
         method_state = state.method_state
         measured: dict[str, float] = {}
         goes_on = True
+        before = states_of(self._callbacks, of_rewindable=False)
         for callback in callbacks:
             start = (step - 1) // callback.every * callback.every
             means = self._history.mean(start, step)
@@ -221,7 +226,7 @@ class Run:
                 goes_on = False
                 continue
             except Exception as error:
-                self._keep_before(error, step)
+                self._keep_before(error, step, before)
                 raise
             measured.update({name: value for name, value in new.items() if name != "step"})
         if measured:
@@ -241,8 +246,8 @@ class Run:
             )
         return {f"evaluation_{name}" if name in means else name: value for name, value in measured.items()}
 
-    def _save(self, turns_due: bool = False) -> None:
+    def _save(self, turns_due: bool = False, states: dict[str, Any] | None = None) -> None:
         if self._store is not None:
-            callbacks = states_of(self._callbacks)
+            callbacks = states_of(self._callbacks) | (states or {})
             state, position = self._loop.host_state(), self._source.position()
             self._store.save(state, position, self._history, callbacks, turns_due)
