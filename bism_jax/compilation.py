@@ -49,18 +49,50 @@ def compiled_once(key: Hashable, compile_program: Callable[[], Any]) -> Any:
 
 def call_compiled(fn: Callable[..., Any], *args: Any) -> Any:
     """`fn(*args)` as one program, for what runs once: it is compiled fast rather than to be fast."""
-    if jax.config.jax_disable_jit or is_within_jit():  # type: ignore[attr-defined]
-        return fn(*args)
+    return _call(fn, args, _COMPILE_FAST if jax.default_backend() == "cpu" else None)
+
+
+def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit(fn)` whose programs are kept by what they are, not by which function it is.
+
+    A caller traces it once for each shape; a model that has changed, or a global that it reads, is another
+    program, and an equal one that is built anew is the same.
+    """
+    programs: dict[Hashable, Callable[..., Any]] = {}
+
+    def call(*args: Any) -> Any:
+        leaves, structure = jax.tree.flatten(args)
+        key = (structure, tuple(map(jax.typeof, leaves)))
+        if _is_plain(leaves) and key not in programs:
+            programs[key] = _program(fn, args, None)
+        return programs[key](*args) if key in programs else jax.jit(fn)(*args)
+
+    return call
+
+
+def _call(fn: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
+    return _program(fn, args, options)(*args) if _is_plain(jax.tree.leaves(args)) else fn(*args)
+
+
+def _is_plain(leaves: list[Any]) -> bool:
+    """Whether a program can be called: neither within a transformation nor where JAX is told to use none."""
+    is_disabled: bool = jax.config.jax_disable_jit  # type: ignore[attr-defined]
+    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    return not (is_disabled or is_traced or is_within_jit())
+
+
+def _program(
+    fn: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any] | None
+) -> Callable[..., Any]:
+    """`fn` as a program for arguments like `args`."""
     traced, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
-    is_slow = jax.default_backend() == "cpu"
-
-    def compile_program() -> Callable[..., list[Any]]:
-        return jax.jit(jaxpr_as_fun(traced), compiler_options=_COMPILE_FAST if is_slow else None)
-
     key = jaxpr_key(traced)
-    program = compiled_once(None if key is None else ("call", key), compile_program)
-    outputs = program(*jax.tree.leaves(args))
-    return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
+    flat = compiled_once(
+        None if key is None else ("call", key, repr(options)),
+        lambda: jax.jit(jaxpr_as_fun(traced), compiler_options=options),
+    )
+    structure = jax.tree.structure(shapes)
+    return lambda *args: jax.tree.unflatten(structure, flat(*jax.tree.leaves(args)))
 
 
 def clear_programs() -> None:

@@ -13,6 +13,8 @@ import scipy.stats
 from flax import linen, nnx
 from sklearn.linear_model import LogisticRegression
 
+from bism_jax import compilation
+from bism_jax.compilation import clear_programs, compiled
 from bism_jax.evaluation import (
     annealed_importance,
     annealed_importance_sampling,
@@ -27,7 +29,6 @@ from bism_jax.evaluation import (
     sliced_score_matching_objective,
     two_sample,
 )
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.models import GRBM, DiagonalGaussian, MLPCritic, MLPEnergy, RelaxedBernoulli
 from tests.test_models import (
     grbm,
@@ -43,6 +44,7 @@ from tests.test_models import (
 
 pytestmark = pytest.mark.usefixtures("x64")
 close = functools.partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-12)
+SCALE = 1.0  # of an energy, which a test changes
 
 
 def says(*parts):
@@ -668,16 +670,28 @@ class TestLatentProbe:
 
 class TestCompilation:
     def test_an_equal_model_is_compiled_once(self):
-        traces = []
+        clear_programs()
 
         def count(model, scale, x):
-            traces.append(model)
             return scale * x
 
         for _ in range(3):
-            assert compile_for(count, GRBM(3), 2)(1.5) == 3
-        assert compile_for(count, GRBM(3), 4)(1.5) == 6
-        assert len(traces) == 2
+            assert compiled(functools.partial(count, GRBM(3), 2))(1.5) == 3
+        assert len(compilation._programs) == 1
+        assert compiled(functools.partial(count, GRBM(3), 4))(1.5) == 6
+        assert len(compilation._programs) == 2
+
+    def test_a_global_that_changes_is_seen(self, monkeypatch):
+        def energy(theta, v):
+            return SCALE * ((v - theta) ** 2).sum(axis=-1)
+
+        v = normal(6, 2)
+        found = []
+        for scale in (1.0, 3.0, 1.0):
+            monkeypatch.setitem(globals(), "SCALE", scale)
+            found.append(np.asarray(log_likelihood(energy, np.ones(2), v, log_partition=0.0)))
+        np.testing.assert_allclose(found[1], 3 * found[0])
+        np.testing.assert_array_equal(found[2], found[0])
 
     def test_what_can_change_is_traced_anew(self):
         class Scale(nnx.Module):

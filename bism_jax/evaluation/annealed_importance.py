@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from typing import Any, NamedTuple
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from bism_jax import checks
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import require
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models.arguments import check_parameters
 from bism_jax.samplers import gibbs
@@ -112,7 +113,9 @@ def annealed_importance_sampling(
         require(_CALLER, energy_fn, name)
     check_parameters("theta", theta, "energy_fn", energy_fn)
     rng_key = checks.rng_key("rng_key", rng_key)
-    result = compile_for(_both_runs, energy_fn, num_particles, num_temperatures)(theta, rng_key)
+    result = compiled(functools.partial(_both_runs, energy_fn, num_particles, num_temperatures))(
+        theta, rng_key
+    )
     if not isinstance(result.log_partition, jax.core.Tracer):
         _warn(result, num_particles, num_temperatures)
     return result

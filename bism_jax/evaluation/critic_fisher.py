@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,8 +14,8 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax.array_checks import call_on_rows
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_of, require
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.methods.optimizers import apply_gradient
 from bism_jax.models import MLPCritic, as_model
@@ -127,7 +128,7 @@ def critic_fisher_divergence(
     options = _Options(
         num_particles, variance_reduced, num_steps, batch_size, num_projections, _num_held_out(v, held_out)
     )
-    run = compile_for(_train_and_measure, energy_fn, posterior_fn, critic, options)
+    run = compiled(functools.partial(_train_and_measure, energy_fn, posterior_fn, critic, options))
     return run(theta, phi, v, rng_key, learning_rate)
 
 

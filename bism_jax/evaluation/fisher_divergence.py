@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,8 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.array_checks import call_on_rows
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import checked_rows, require
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models.arguments import one_value_a_row
 from bism_jax.objectives import marginal_score
@@ -54,7 +55,7 @@ def fisher_divergence(
             f"{data_log_prob_fn!r}."
         )
     v = checked_rows(energy_fn, theta, v)
-    return compile_for(_divergence, energy_fn, data_log_prob_fn, batch_size)(theta, v)
+    return compiled(functools.partial(_divergence, energy_fn, data_log_prob_fn, batch_size))(theta, v)
 
 
 def _divergence(

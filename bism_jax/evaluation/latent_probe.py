@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -10,8 +11,8 @@ from jaxtyping import Array, Float, Shaped
 
 from bism_jax import checks
 from bism_jax.array_checks import floating_rows, same_row_shapes
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import posterior_of
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models import as_model
@@ -84,7 +85,7 @@ def latent_probe(
 
 
 def _features(posterior_fn: Any, phi: Params, v: Any, batch_size: int) -> Float[np.ndarray, "rows latent"]:
-    mean_fn = compile_for(_flat_means, posterior_fn)
+    mean_fn = compiled(functools.partial(_flat_means, posterior_fn))
     blocks = [mean_fn(phi, v[start : start + batch_size]) for start in range(0, len(v), batch_size)]
     return np.concatenate([np.asarray(block, np.float64) for block in blocks])
 

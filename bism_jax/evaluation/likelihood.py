@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax.array_checks import finite_scalar
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import checked_rows, require
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.typing import Params
 
@@ -42,7 +43,7 @@ def log_likelihood(
     else:
         finite_scalar("log_partition", log_partition)
     v = checked_rows(energy_fn, theta, v)
-    return compile_for(_log_likelihood, energy_fn)(theta, v, log_partition)
+    return compiled(functools.partial(_log_likelihood, energy_fn))(theta, v, log_partition)
 
 
 def _log_likelihood(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal
 
 import jax
@@ -11,9 +12,9 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax.array_checks import as_numbers
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.batches import padded_batches
 from bism_jax.evaluation.capabilities import checked_rows, energy_of, posterior_of
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models import as_model
@@ -83,7 +84,7 @@ def ood_scores(
     v = checked_rows(energy_fn, theta, v)
     check_parameters("phi", phi, "posterior_fn", posterior_fn)
     checks.positive_int("batch_size", batch_size)
-    scores_fn = compile_for(_SCORES[score], energy_fn, posterior_fn, num_particles)
+    scores_fn = compiled(functools.partial(_SCORES[score], energy_fn, posterior_fn, num_particles))
     scores = []
     for index, (batch, count) in enumerate(padded_batches("v", v, batch_size)):
         values = np.asarray(scores_fn(theta, phi, batch, jax.random.fold_in(rng_key, index)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.kl import kl_divergence
 
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import checked_rows, posterior_of, require
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.evaluation.posterior_mean import posterior_mean
 from bism_jax.jax_switches import with_transfers
 from bism_jax.models import RelaxedBernoulli, as_model
@@ -64,7 +65,7 @@ def posterior_gap(
     as_model("posterior_fn", posterior_fn)
     v = checked_rows(energy_fn, theta, v)
     check_parameters("phi", phi, "posterior_fn", posterior_fn)
-    return compile_for(_gap, energy_fn, posterior_fn)(theta, phi, v)
+    return compiled(functools.partial(_gap, energy_fn, posterior_fn))(theta, phi, v)
 
 
 def _gap(energy_fn: Any, posterior_fn: Any, theta: Params, phi: Params, v: Array) -> PosteriorGap:

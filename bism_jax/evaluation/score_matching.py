@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -10,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax.compilation import compiled
 from bism_jax.evaluation.capabilities import checked_rows, require
-from bism_jax.evaluation.compilation import compile_for
 from bism_jax.jax_switches import with_transfers
 from bism_jax.objectives import SM, SSM, marginal_score
 from bism_jax.typing import Params
@@ -39,7 +40,7 @@ def score_matching_objective(
     checks.positive_int("batch_size", batch_size)
     require("score_matching_objective", energy_fn, "free_energy")
     v = checked_rows(energy_fn, theta, v)
-    return compile_for(_exact, energy_fn, batch_size)(theta, v)
+    return compiled(functools.partial(_exact, energy_fn, batch_size))(theta, v)
 
 
 @with_transfers
@@ -74,7 +75,7 @@ def sliced_score_matching_objective(
     checks.positive_int("batch_size", batch_size)
     require("sliced_score_matching_objective", energy_fn, "free_energy")
     v, rng_key = checked_rows(energy_fn, theta, v), checks.rng_key("rng_key", rng_key)
-    return compile_for(_sliced, energy_fn, num_projections, batch_size)(theta, v, rng_key)
+    return compiled(functools.partial(_sliced, energy_fn, num_projections, batch_size))(theta, v, rng_key)
 
 
 def _exact(energy_fn: Any, batch_size: int, theta: Params, v: Array) -> Float[Array, ""]:
