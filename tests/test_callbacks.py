@@ -9,6 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
 from bism_jax import BiSM, ScoreMatching, Unrolled, fit
 from bism_jax.methods import EnergyInfo, LatentInfo
@@ -712,3 +713,14 @@ def test_logs_of_one_name_are_known_by_their_folders(order, log, tmp_path, recwa
     run_with([make(index) for index in order], tmp_path, 6)
     assert steps_of(tmp_path / "1" / log.path.name) == [2, 4, 6]
     assert not recwarn.list
+
+
+def test_a_bucket_is_written_without_a_rename(log, tmp_path, monkeypatch):
+    train(log(3))
+    expected = log.path.read_bytes()
+    log.path.unlink()
+    monkeypatch.setattr("bism_jax.training.callbacks.is_local", lambda path: False)
+    monkeypatch.setattr(type(epath.Path()), "replace", None)
+    train(log(3))
+    assert log.path.read_bytes() == expected
+    assert [path.name for path in tmp_path.iterdir()] == [log.path.name]

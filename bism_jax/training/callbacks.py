@@ -415,9 +415,11 @@ def _move_aside(file: epath.Path) -> epath.Path:
 def _replace_text(file: epath.Path, text: str) -> None:
     """Writes a whole file at once, so that a kill loses nothing of the old one."""
     with _naming(file):
+        if not is_local(file):  # a bucket replaces an object at once, and has no cheaper rename
+            file.write_bytes(text.encode())
+            return
+        file = epath.Path(os.path.realpath(file))  # of a link, what it points to
         file.parent.mkdir(parents=True, exist_ok=True)
-        if is_local(file):
-            file = epath.Path(os.path.realpath(file))  # of a link, what it points to
         temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         temporary.write_bytes(text.encode())
         temporary.replace(file)
