@@ -13,6 +13,7 @@ import scipy.spatial.distance
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
+from bism_jax import compilation
 from bism_jax.evaluation import (
     FeatureStatistics,
     auroc,
@@ -374,10 +375,11 @@ def test_a_last_batch_of_another_size_is_traced_once():
         traces.clear()
         whole = ood_scores(energy, posterior_fn, None, None, v, KEY, score=score, batch_size=4)
         assert len(set(traces)) == 1 and whole.shape == (11,)
-        count = len(traces)
+        count, programs = len(traces), len(compilation._programs)
         again = ood_scores(energy, posterior_fn, None, None, v, KEY, score=score, batch_size=4)
         np.testing.assert_array_equal(again, whole)
-        assert len(traces) == count
+        assert len(traces) == 2 * count  # once a call, to see what has changed
+        assert len(compilation._programs) == programs
     single = [ood_scores(energy, posterior_fn, None, None, v[i : i + 1]) for i in range(11)]
     whole = ood_scores(energy, posterior_fn, None, None, v, batch_size=4)
     np.testing.assert_allclose(np.concatenate(single), whole, rtol=1e-6)
