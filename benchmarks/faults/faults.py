@@ -51,10 +51,11 @@ def errors_of(folder: Path) -> Path:
 
 
 def errors(folder: Path) -> str:
-    """The last line that a run has printed."""
+    """The last line that a run has printed, with what an error was noted to mean for the next call."""
     path = errors_of(folder)
     lines = path.read_text().strip().splitlines() if path.exists() else []
-    return lines[-1] if lines else ""
+    has_note = bool(lines) and lines[-1].startswith("The last checkpoint is")
+    return " ".join(lines[-2:] if has_note else lines[-1:])
 
 
 def require(condition: bool, message: str) -> None:
