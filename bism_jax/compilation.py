@@ -49,7 +49,9 @@ def compiled_once(key: Hashable, compile_program: Callable[[], Any]) -> Any:
 
 def call_compiled(fn: Callable[..., Any], *args: Any) -> Any:
     """`fn(*args)` as one program, for what runs once: it is compiled fast rather than to be fast."""
-    return _call(fn, args, _COMPILE_FAST if jax.default_backend() == "cpu" else None)
+    if not _is_plain(jax.tree.leaves(args)):
+        return fn(*args)
+    return _program(fn, args, _COMPILE_FAST if jax.default_backend() == "cpu" else None)(*args)
 
 
 def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,10 +70,6 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
         return programs[key](*args) if key in programs else jax.jit(fn)(*args)
 
     return call
-
-
-def _call(fn: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any] | None) -> Any:
-    return _program(fn, args, options)(*args) if _is_plain(jax.tree.leaves(args)) else fn(*args)
 
 
 def _is_plain(leaves: list[Any]) -> bool:

@@ -43,8 +43,8 @@ def jaxpr_key(traced: ClosedJaxpr) -> Hashable:
 
     None for a program with more than 4 MiB of constants, which is not worth keeping them in memory.
 
-    Arrays count by a checksum of 128 bits. Whatever else an equation holds counts by its own equality, which
-    is identity for a function such as the target of a callback.
+    Arrays count by a checksum of 128 bits, values of Python, NumPy and JAX by their equality, and a user's
+    objects and functions, such as the target of a callback, by identity.
     """
     if sum(_constant_bytes(traced.jaxpr, traced.consts)) > _MAX_CONSTANT_BYTES:
         return None

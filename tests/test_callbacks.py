@@ -724,3 +724,15 @@ def test_a_bucket_is_written_without_a_rename(log, tmp_path, monkeypatch):
     train(log(3))
     assert log.path.read_bytes() == expected
     assert [path.name for path in tmp_path.iterdir()] == [log.path.name]
+
+
+@pytest.mark.parametrize("state", [None, 0, "", {}])
+def test_a_state_that_is_nothing_is_given_back(state, tmp_path):
+    class Takes(Keeps):
+        def restore(self, state):
+            self.taken = state
+
+    train(Takes(state), checkpoint_dir=tmp_path, num_steps=5)
+    again = Takes(state)
+    train(again, checkpoint_dir=tmp_path)
+    assert again.taken == state

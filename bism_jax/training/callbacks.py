@@ -88,9 +88,9 @@ def states_of(callbacks: Sequence[Callback], of_rewindable: bool = True) -> dict
 def resume_all(callbacks: Sequence[Callback], states: Mapping[str, Any], step: int) -> None:
     """Gives callbacks their states of a checkpoint, and tells them how many iterations are done."""
     for name, callback in _named(callbacks):
-        state = _state_at_path(callback, states) or states.get(name)
-        if state is not None and hasattr(callback, "restore"):
-            callback.restore(state)
+        at_path = _state_at_path(callback, states)
+        if (at_path or name in states) and hasattr(callback, "restore"):
+            callback.restore(at_path or states[name])
         if hasattr(callback, "resume"):
             callback.resume(step)
 
