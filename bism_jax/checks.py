@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from bism_jax.precision import as_working, is_floating_dtype
+from bism_jax._precision import as_working, is_floating_dtype
 
 _ROUNDED_ROWS = 1000  # that are looked at
 _MAX_ROUNDING = 0.1  # standard deviations

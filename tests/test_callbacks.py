@@ -719,7 +719,7 @@ def test_a_bucket_is_written_without_a_rename(log, tmp_path, monkeypatch):
     train(log(3))
     expected = log.path.read_bytes()
     log.path.unlink()
-    monkeypatch.setattr("bism_jax.training.callbacks.is_local", lambda path: False)
+    monkeypatch.setattr("bism_jax.training.callbacks._callbacks.is_local", lambda path: False)
     monkeypatch.setattr(type(epath.Path()), "replace", None)
     train(log(3))
     assert log.path.read_bytes() == expected

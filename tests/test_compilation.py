@@ -14,8 +14,8 @@ import optax
 import pytest
 
 from bism_jax import DSM, BiSM, Optimizers, Unrolled, fit
-from bism_jax.compilation import call_compiled, clear_programs, compiled_once
-from bism_jax.jaxpr_key import jaxpr_key
+from bism_jax._tracing.compilation import call_compiled, clear_programs, compiled_once
+from bism_jax._tracing.jaxpr_key import jaxpr_key
 from bism_jax.models import GRBM, GaussianPosterior
 from tests.helpers import Drift, rows
 

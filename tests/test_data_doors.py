@@ -17,7 +17,7 @@ from jax.experimental import sparse as jax_sparse
 
 from bism_jax import ContrastiveDivergence, data, fit
 from bism_jax.models import GRBM
-from bism_jax.training.data_source import as_data_source
+from bism_jax.training._sources.source import as_data_source
 from tests.helpers import rows
 
 SEED = (0, 7)

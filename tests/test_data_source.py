@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bism_jax.training.data_source import as_data_source
+from bism_jax.training._sources.source import as_data_source
 from tests.helpers import rows
 
 SEED = (0, 7)

@@ -14,8 +14,8 @@ from numpyro.distributions import transforms
 
 from bism_jax import DSM, KL, MDSM, SM, SSM, BiSM, Fisher, ScoreMatching, Unrolled, VaGES, fit, plan
 from bism_jax.evaluation import gradient_bias
-from bism_jax.methods.data_checks import check_batch
-from bism_jax.methods.density_checks import check_higher_density, check_lower_density
+from bism_jax.methods._common.data_checks import check_batch
+from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
 from bism_jax.models import (
     GRBM,
     BernoulliPosterior,
@@ -174,7 +174,7 @@ def test_smooth_densities_compile_nothing(monkeypatch):
         raise AssertionError("a check compiled")
 
     model = as_model("posterior_fn", SMOOTH["Normal"])
-    monkeypatch.setattr("bism_jax.methods.density_checks.call_compiled", compile_)
+    monkeypatch.setattr("bism_jax.methods._common.density_checks.call_compiled", compile_)
     check_lower_density(model, PHI, V, Fisher())
     check_higher_density(model, PHI, V, DSM())
 

@@ -11,7 +11,7 @@ import pytest
 from bism_jax import ScoreMatching, fit
 from bism_jax.objectives import DSM
 from bism_jax.training import DivergenceError
-from bism_jax.training.divergence import divergence_error
+from bism_jax.training._loop.divergence import divergence_error
 
 NAN = np.nan
 STEADY = np.linspace(2.0, 1.0, 50)

@@ -13,10 +13,9 @@ import scipy.stats
 from flax import linen, nnx
 from sklearn.linear_model import LogisticRegression
 
-from bism_jax import compilation
-from bism_jax.compilation import clear_programs, compiled
+from bism_jax._tracing import compilation
+from bism_jax._tracing.compilation import clear_programs, compiled
 from bism_jax.evaluation import (
-    annealed_importance,
     annealed_importance_sampling,
     critic_fisher_divergence,
     energy_distance,
@@ -27,8 +26,9 @@ from bism_jax.evaluation import (
     posterior_gap,
     score_matching_objective,
     sliced_score_matching_objective,
-    two_sample,
 )
+from bism_jax.evaluation.likelihood import _annealed_importance as annealed_importance
+from bism_jax.evaluation.samples import _two_sample as two_sample
 from bism_jax.models import GRBM, DiagonalGaussian, MLPCritic, MLPEnergy, RelaxedBernoulli
 from tests.test_models import (
     grbm,

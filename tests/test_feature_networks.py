@@ -10,7 +10,12 @@ import pytest
 from flax import traverse_util
 from numpy.lib.stride_tricks import sliding_window_view
 
-from bism_jax.evaluation import class_coverage, class_probabilities, extract_features, train_image_classifier
+from bism_jax.evaluation import (
+    class_coverage,
+    class_probabilities,
+    extract_features,
+    train_image_classifier,
+)
 from bism_jax.models import (
     CifarResNet,
     ImageClassifier,
@@ -20,7 +25,7 @@ from bism_jax.models import (
     load_cifar_resnet,
     load_inception_v3,
 )
-from bism_jax.models.inception import _BlockC, _max_pool, _mean_pool, resize
+from bism_jax.models.networks._inception import _BlockC, _max_pool, _mean_pool, resize
 
 IMAGENET_MEAN, IMAGENET_STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 

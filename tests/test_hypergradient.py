@@ -8,7 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from bism_jax.hypergradient import Implicit, LowerProblem, LowerSolution, StopGradient, Truncated, Unrolled
+from bism_jax.hypergradient import (
+    Implicit,
+    LowerProblem,
+    LowerSolution,
+    StopGradient,
+    Truncated,
+    Unrolled,
+)
 from tests.lower_levels import OPTIMIZERS, higher, normal, quadratic, smooth_problem
 
 N = 7

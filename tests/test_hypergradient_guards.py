@@ -10,7 +10,16 @@ import pytest
 from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
-from bism_jax.hypergradient import Implicit, LowerProblem, StopGradient, Truncated, Unrolled, derivative_rules
+from bism_jax.hypergradient import (
+    Implicit,
+    LowerProblem,
+    StopGradient,
+    Truncated,
+    Unrolled,
+)
+from bism_jax.hypergradient import (
+    _trusted_rules as derivative_rules,
+)
 from bism_jax.methods import paper_adam
 from tests.lower_levels import normal
 
@@ -127,7 +136,7 @@ def test_true_derivatives_run_in_mixed_mode(x64, name):
 
 def test_without_the_guard_a_custom_rule_would_be_wrong(x64):
     """The trap is real: mixed mode on such a loss differs from reverse mode."""
-    from bism_jax.hypergradient import mixed_mode
+    from bism_jax.hypergradient import _mixed_mode as mixed_mode
 
     problem, phi, theta, inputs = problem_with(UNTRUSTED["custom_jvp that is no gradient field"])
 
@@ -342,7 +351,7 @@ def test_a_user_may_vouch_for_a_rule(x64, name):
 
 
 def test_vouching_keeps_the_memory_of_mixed_mode(x64):
-    from bism_jax.hypergradient import mixed_mode
+    from bism_jax.hypergradient import _mixed_mode as mixed_mode
 
     fn = lambda phi, theta, x: jnp.sum(vouched_sine(phi * theta))
     with warnings.catch_warnings():

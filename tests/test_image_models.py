@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.hypergradients import bilevel_problem, theta_gradient
 from bism_jax import MDSM, BiSM, Fisher, Optimizers, Unrolled
+from bism_jax.contract._initialisation import init_module
 from bism_jax.methods import paper_adam
-from bism_jax.methods.parameters import init_module
 from bism_jax.models import (
     ConvDecoder,
     ConvGaussianPosterior,
@@ -17,7 +17,7 @@ from bism_jax.models import (
     as_model,
     factor,
 )
-from bism_jax.models.image_layers import largest_singular_value
+from bism_jax.models.networks._image_layers import largest_singular_value
 from tests.numpy_layers import elu, flat, layer, numpy_conv, residual_block
 
 SIZE, CHANNELS, LATENTS = 8, 2, 3

@@ -17,7 +17,15 @@ import pytest
 from PIL import Image
 
 from bism_jax import data
-from bism_jax.data import image_folder, image_sets, memory
+from bism_jax.data import (
+    _free_memory as memory,
+)
+from bism_jax.data import (
+    _image_folder as image_folder,
+)
+from bism_jax.data import (
+    _image_sets as image_sets,
+)
 
 MNIST_TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 7, 3, 4

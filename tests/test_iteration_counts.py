@@ -10,9 +10,9 @@ import optax
 import pytest
 
 from bism_jax import DSM, BiSM, Optimizers, Unrolled, VaGES
-from bism_jax.hypergradient.optimizer_trace import trace_update
+from bism_jax.hypergradient._optimizer_trace import trace_update
 from bism_jax.methods import counts_updates
-from bism_jax.methods.iteration_counts import count_iterations, schedule_counters
+from bism_jax.methods._common.iteration_counts import count_iterations, schedule_counters
 
 PARAMS = {"w": jnp.ones((3, 2)), "b": jnp.ones(2)}
 SCHEDULE = optax.linear_schedule(1e-3, 0.0, 100)

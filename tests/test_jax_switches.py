@@ -51,7 +51,7 @@ from bism_jax import (
     samplers,
 )
 from bism_jax.methods import Fadeout, Langevin, LangevinRefinement, UniformBinary, picklable
-from bism_jax.methods.optimizers import apply_gradient
+from bism_jax.methods._common.optimizers import apply_gradient
 from bism_jax.models import (
     GRBM,
     BernoulliPosterior,

@@ -34,7 +34,14 @@ from bism_jax import (
     VaGES,
     fit,
 )
-from bism_jax.methods import Fadeout, Langevin, LangevinRefinement, UniformBinary, paper_adam, picklable
+from bism_jax.methods import (
+    Fadeout,
+    Langevin,
+    LangevinRefinement,
+    UniformBinary,
+    paper_adam,
+    picklable,
+)
 from bism_jax.models import GRBM, GaussianPosterior, MLPDecoder
 from bism_jax.training import DivergenceError, Snapshot
 from tests.helpers import Drift, rows

@@ -13,7 +13,7 @@ import scipy.spatial.distance
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from bism_jax import compilation
+from bism_jax._tracing import compilation
 from bism_jax.evaluation import (
     FeatureStatistics,
     auroc,
@@ -265,7 +265,7 @@ def test_precision_and_recall_agree_with_brute_force(x64, k):
 
 def test_blocks_do_not_change_precision_and_recall(x64, monkeypatch):
     data, samples = normal(33, 4, seed=5), normal(21, 4, seed=6) + 0.8
-    monkeypatch.setattr(sys.modules["bism_jax.evaluation.precision_recall"], "_PAIRS_AT_A_TIME", 64)
+    monkeypatch.setattr(sys.modules["bism_jax.evaluation.samples._precision_recall"], "_PAIRS_AT_A_TIME", 64)
     close(precision_recall(data, samples), brute_force(data, samples, 3))
 
 

@@ -20,7 +20,12 @@ from flax import nnx
 from bism_jax import DSM, BiSM, ContrastiveDivergence, Optimizers, ScoreMatching, Unrolled, fit
 from bism_jax.models import GRBM, GaussianPosterior
 from bism_jax.training import CSVLog, DivergenceError
-from bism_jax.training.run_description import describe, describe_iteration, describe_state, differences
+from bism_jax.training._checkpoints.description import (
+    describe,
+    describe_iteration,
+    describe_state,
+    differences,
+)
 from bism_jax.typing import Algorithm
 from tests.helpers import Drift, DriftInfo, rows
 

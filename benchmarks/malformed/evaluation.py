@@ -17,7 +17,14 @@ from jaxtyping import Array
 
 from benchmarks.malformed.campaign import Call
 from bism_jax import DSM, KL, evaluation
-from bism_jax.models import GRBM, BernoulliPosterior, ImageClassifier, MLPCritic, MLPEnergy, image_features
+from bism_jax.models import (
+    GRBM,
+    BernoulliPosterior,
+    ImageClassifier,
+    MLPCritic,
+    MLPEnergy,
+    image_features,
+)
 
 PACKAGE = "bism_jax.evaluation"
 _RESULTS = (

@@ -5,11 +5,11 @@
 that is solved to its optimum; `StopGradient` drops the reaction of phi altogether.
 """
 
-from bism_jax.hypergradient.implicit import AdjointSolution, Implicit
-from bism_jax.hypergradient.problem import LowerProblem, LowerSolution, Strategy
-from bism_jax.hypergradient.stop_gradient import StopGradient
-from bism_jax.hypergradient.truncated import Truncated
-from bism_jax.hypergradient.unrolled import Unrolled
+from bism_jax.hypergradient._implicit import AdjointSolution, Implicit
+from bism_jax.hypergradient._problem import LowerProblem, LowerSolution, Strategy
+from bism_jax.hypergradient._stop_gradient import StopGradient
+from bism_jax.hypergradient._truncated import Truncated
+from bism_jax.hypergradient._unrolled import Unrolled
 
 __all__ = [
     "AdjointSolution",

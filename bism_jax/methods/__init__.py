@@ -1,27 +1,27 @@
 """Training methods: frozen dataclasses of choices that bind to a model as `Algorithm(init, step)`."""
 
-from bism_jax.methods.bidvl import BiDVL
-from bism_jax.methods.bilevel import BilevelProblem, LevelNoise, LowerInput
-from bism_jax.methods.bism import BiSM, BiSMNoise
-from bism_jax.methods.capabilities import supported_methods
-from bism_jax.methods.chains import Chain, ChainState, Gibbs, Langevin
-from bism_jax.methods.codec import CodecLosses, CodecNoise, CodecParams
-from bism_jax.methods.contrastive_divergence import (
+from bism_jax.contract._capabilities import supported_methods
+from bism_jax.methods._bidvl import BiDVL
+from bism_jax.methods._bism import BiSM, BiSMNoise
+from bism_jax.methods._common.chains import Chain, ChainState, Gibbs, Langevin
+from bism_jax.methods._common.iteration_counts import counts_updates
+from bism_jax.methods._common.optimizers import Optimizers, paper_adam
+from bism_jax.methods._common.pickling import picklable
+from bism_jax.methods._common.states import EnergyInfo, EnergyState, LatentInfo, LatentState
+from bism_jax.methods._contrastive_divergence import (
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
     PersistentState,
 )
-from bism_jax.methods.free_energy import UniformBinary
-from bism_jax.methods.iteration_counts import counts_updates
-from bism_jax.methods.nce import NCE, NCEInfo, NCEState
-from bism_jax.methods.optimizers import Optimizers, paper_adam
-from bism_jax.methods.persistent_vi import PersistentVI, PersistentVIState, Variational
-from bism_jax.methods.pickling import picklable
-from bism_jax.methods.score_matching import ScoreMatching
-from bism_jax.methods.states import EnergyInfo, EnergyState, LatentInfo, LatentState
-from bism_jax.methods.vages import LangevinRefinement, VaGES, VaGESNoise
-from bism_jax.methods.vnce import VNCE, VNCEInfo, VNCENoise, VNCEState
-from bism_jax.methods.weight_priors import Fadeout, GaussianPrior, Prior, ScaledParameters
+from bism_jax.methods._nce import NCE, NCEInfo, NCEState
+from bism_jax.methods._persistent_vi import PersistentVI, PersistentVIState, Variational
+from bism_jax.methods._score_matching import ScoreMatching
+from bism_jax.methods._vages import LangevinRefinement, VaGES, VaGESNoise
+from bism_jax.methods._vnce import VNCE, VNCEInfo, VNCENoise, VNCEState
+from bism_jax.methods.losses._bilevel import BilevelProblem, LevelNoise, LowerInput
+from bism_jax.methods.losses._codec import CodecLosses, CodecNoise, CodecParams
+from bism_jax.methods.losses._free_energy import UniformBinary
+from bism_jax.methods.losses._weight_priors import Fadeout, GaussianPrior, Prior, ScaledParameters
 
 __all__ = [
     "NCE",

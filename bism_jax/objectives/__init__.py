@@ -3,11 +3,7 @@
 Drawing noise is separate from the loss, which is a deterministic function of it.
 """
 
-from bism_jax.objectives.denoising import DSM, MDSM, MultiscaleNoise
-from bism_jax.objectives.divergences import KL, Divergence, Fisher
-from bism_jax.objectives.implicit_score_matching import SM, SSM
-from bism_jax.objectives.kernel_stein import KSD
-from bism_jax.objectives.latents import (
+from bism_jax.contract import (
     LatentSample,
     draw_latent_noise,
     draw_latents,
@@ -15,8 +11,17 @@ from bism_jax.objectives.latents import (
     map_particles,
     sample_latents,
 )
-from bism_jax.objectives.objective import Objective, PointwiseObjective, sum_events
-from bism_jax.objectives.score import factored_score, latent_score, marginal_score, moving_latent_score
+from bism_jax.objectives._denoising import DSM, MDSM, MultiscaleNoise
+from bism_jax.objectives._divergences import KL, Divergence, Fisher
+from bism_jax.objectives._implicit_score_matching import SM, SSM
+from bism_jax.objectives._kernel_stein import KSD
+from bism_jax.objectives._objective import Objective, PointwiseObjective, sum_events
+from bism_jax.objectives._scores import (
+    factored_score,
+    latent_score,
+    marginal_score,
+    moving_latent_score,
+)
 
 __all__ = [
     "DSM",

@@ -1,13 +1,20 @@
 """The training loop: `fit`, checkpoints, callbacks and devices."""
 
-from bism_jax.compilation import clear_programs
-from bism_jax.training.callbacks import Callback, CSVLog, Evaluate, JSONLLog, Snapshot, TensorBoardLog
-from bism_jax.training.divergence import DivergenceError
-from bism_jax.training.fit import FitResult, fit
-from bism_jax.training.flops import count_flops
-from bism_jax.training.interruption import StopTraining
-from bism_jax.training.memory import release_freed_memory
-from bism_jax.training.plan import Plan, PlannedStrategy, plan
+from bism_jax._tracing.compilation import clear_programs
+from bism_jax._tracing.flops import count_flops
+from bism_jax.training._fit import FitResult, fit
+from bism_jax.training._freed_memory import release_freed_memory
+from bism_jax.training._loop.divergence import DivergenceError
+from bism_jax.training._loop.interruption import StopTraining
+from bism_jax.training._plan import Plan, PlannedStrategy, plan
+from bism_jax.training.callbacks import (
+    Callback,
+    CSVLog,
+    Evaluate,
+    JSONLLog,
+    Snapshot,
+    TensorBoardLog,
+)
 
 __all__ = [
     "CSVLog",

@@ -1,0 +1,311 @@
+"""The contract of an energy and a posterior, checked before anything is compiled."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from bism_jax._tracing.compilation import call_compiled
+from bism_jax._tracing.jaxprs import has_gradient, is_inexact
+from bism_jax.contract import Model, draw_latent_noise, factor, is_factored, latent_log_prob, sample_latents
+from bism_jax.typing import Params
+
+_PROBE_ROWS = 4
+
+
+def check_latent_model(
+    energy: Model, posterior: Model, theta: Params, phi: Params, batch: Float[Array, "batch *visible"]
+) -> None:
+    """Checks an energy E(theta, v, h) and a posterior q(phi, v) on a batch.
+
+    Raises:
+        ValueError: for a posterior whose batch shape is not `(B,)` or whose samples are not
+            reparameterised; an energy without a gradient in theta, v or h, or whose `features` and `head`
+            are not its factors; either where it cannot be called, has the wrong shape, or gives a row what
+            depends on the others.
+    """
+    h = _check_posterior(posterior, phi, batch)
+    _check_energy(energy, theta, batch, h)
+    _check_factors(energy, theta, batch, h)
+    if not has_gradient(energy.apply, 2, theta, batch, h):
+        raise ValueError(
+            f"energy_fn={energy.name} has no gradient with respect to h: the posterior would have nothing to "
+            "fit. Train it by ScoreMatching, which needs no latents."
+        )
+
+
+def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "batch *visible"]) -> None:
+    """Checks that the samples of a posterior move with v where its log-probability does.
+
+    Raises:
+        ValueError: where they do not, so that the Jacobian of the score would lack a term.
+    """
+
+    def sample(v: Array) -> Array:
+        return _draw(posterior, phi, v)
+
+    def log_prob(v: Array, h: Array) -> Array:
+        return posterior.apply(phi, v).log_prob(h)
+
+    def second_derivative(phi: Params) -> Array:
+        moved = jax.jvp(lambda v: _draw(posterior, phi, v), (batch,), (jnp.ones_like(batch),))[1]
+        return moved.sum()
+
+    h = jax.eval_shape(sample, batch)
+    try:
+        jax.eval_shape(jax.grad(second_derivative), phi)
+    except Exception as error:
+        raise ValueError(
+            f"posterior_fn={posterior.name} draws samples whose derivative by v has none by phi "
+            f"({type(error).__name__}: {error}), as those of a Gamma or a Beta. Take DSM(noise_std), which "
+            "needs no Jacobian, or a posterior such as Normal or a flow."
+        ) from error
+    if has_gradient(log_prob, 0, batch, h) and not has_gradient(sample, 0, batch):
+        raise ValueError(
+            f"posterior_fn={posterior.name} draws samples that do not move with v, though their log_prob "
+            "depends on v: the Jacobian of the score would lack a term. Sample from the same function of v, "
+            "or pass SSM(latents='fixed') and know that it is no bound."
+        )
+
+
+def _draw(posterior: Model, phi: Params, v: Array) -> Array:
+    distribution = posterior.apply(phi, v)
+    noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
+    return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise)).h
+
+
+def check_free_energy(energy: Model, theta: Params, batch: Float[Array, "batch *visible"]) -> None:
+    """Checks a free energy F(theta, v) on a batch; raises as `check_latent_model`."""
+    _check_energy(energy, theta, batch)
+
+
+def check_joint_energy(
+    energy: Model, theta: Params, batch: Float[Array, "batch *visible"], h: Float[Array, "batch *latent"]
+) -> None:
+    """Checks an energy E(theta, v, h) on a batch with latents; raises as `check_latent_model`."""
+    _check_energy(energy, theta, batch, h)
+
+
+def check_conditionals(
+    energy: Model, sample_h: Callable[..., Any], sample_v: Callable[..., Any], theta: Params, batch: Array
+) -> None:
+    """Checks the conditional samplers of a model on a batch.
+
+    Raises:
+        ValueError: where either cannot be called, or does not return one sample a row of the right shape.
+    """
+    key, name = jax.random.key(0), f"energy_fn={energy.name}"
+    h = _trace(f"{name}: sample_h", sample_h, theta, key, batch)
+    if getattr(h, "shape", ())[:1] != batch.shape[:1]:
+        raise ValueError(
+            f"{name}: sample_h returns {_describe(h)} for a batch of {batch.shape[0]} rows; it must return "
+            "one h a row."
+        )
+    v = _trace(f"{name}: sample_v", sample_v, theta, key, h)
+    if getattr(v, "shape", None) != batch.shape:
+        raise ValueError(
+            f"{name}: sample_v returns {_describe(v)}; it must return one v a row, of the data's shape "
+            f"{batch.shape}."
+        )
+
+
+def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
+    name = f"energy_fn={energy.name}"
+    result = _trace(name, energy.apply, theta, *args)
+    _check_row_values(name, "one energy a row", result, args[0].shape[0])
+    if not has_gradient(energy.apply, 0, theta, *args):
+        raise ValueError(
+            f"{name} has no gradient with respect to theta: its parameters are closed over, not taken from "
+            "its first argument."
+        )
+    if not has_gradient(energy.apply, 1, theta, *args):
+        raise ValueError(f"{name} has no gradient with respect to v, so it has no score to match.")
+    if not _is_traced(theta, args):  # under a transformation there are no values to look at
+        probe = functools.partial(_probe_rows, energy.apply)
+        _check_rows(name, *jax.device_get(_call(name, call_compiled, probe, theta, *args)))
+
+
+def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
+    """`features` and `head`, where the energy has both, must give the energy itself."""
+    if not is_factored(energy) or _is_traced(theta, v, h):
+        return
+    name = f"energy_fn={energy.name}"
+
+    def both(theta: Params, v: Array, h: Array) -> tuple[Array, Array]:
+        args = (theta, _probe(v), _probe(h))
+        return factor(energy)(*args), energy.apply(*args)
+
+    both_values = _call(f"{name}: head(v, features(v), h)", call_compiled, both, theta, v, h)
+    factors, values = jax.device_get(both_values)
+    if not _agree(factors, values):
+        raise ValueError(
+            f"{name} has methods features and head, but head(v, features(v), h) is not its value at (v, h), "
+            f"by up to {np.abs(factors - values).max():.3g}: training would use the former and all else "
+            "the latter. Make the energy call both, or rename one."
+        )
+
+
+def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
+    name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
+    kind, missing, batch_shape = _outline(name, posterior, phi, batch)
+    if missing:
+        raise ValueError(
+            f"{name} returns {kind}, which lacks {missing[0]}(); return a numpyro distribution, or anything "
+            "with sample(key, sample_shape) and log_prob(h)."
+        )
+    if batch_shape != (batch_size,):
+        raise ValueError(
+            f"{name} has batch shape {batch_shape} on a batch of {batch_size} rows; it must be "
+            f"({batch_size},): call it on the whole batch rather than by vmap, and make the latent axes "
+            "event axes with .to_event(k)."
+        )
+
+    def sample(phi: Params, v: Array, seed: int = 0) -> Any:
+        distribution = posterior.apply(phi, v)
+        noise = draw_latent_noise(jax.random.key(seed), distribution, (1,))
+        return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise))
+
+    shape = _trace(name, lambda phi: sample(phi, batch).h, phi)
+    if getattr(shape, "shape", ())[:1] != (batch_size,):
+        raise ValueError(
+            f"{name} draws samples of {_describe(shape)} for a batch of {batch_size} rows; their first "
+            f"axis must be {batch_size}."
+        )
+    reparameterised = jnp.issubdtype(shape.dtype, jnp.floating) and has_gradient(
+        lambda phi: sample(phi, batch).h, 0, phi
+    )
+    if not reparameterised:
+        raise ValueError(
+            f"{name} draws samples that are not reparameterised: they have no gradient with respect to "
+            "phi, so the lower level could not be differentiated through. Use a relaxation "
+            "(BernoulliPosterior) or a distribution with pathwise samples, such as Normal."
+        )
+
+    def log_prob(v: Array, h: Array) -> Array:
+        return latent_log_prob(posterior.apply(phi, v), sample(phi, v)._replace(h=h))
+
+    values = _trace(name, log_prob, batch, shape)
+    _check_row_values(name, "one log_prob a row", values, batch_size)
+    if _is_traced(phi, batch):
+        return sample(phi, batch).h
+
+    def draw_and_probe(phi: Params, v: Array) -> tuple[Any, ...]:
+        h = sample(phi, v).h
+        equal_rows = jnp.broadcast_to(v[:1], (_PROBE_ROWS, *v.shape[1:]))
+        draws = tuple(sample(phi, equal_rows, seed).h for seed in (0, 1))
+        return h, draws, _probe_rows(lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, v, h)
+
+    h, draws, probed = _call(name, call_compiled, draw_and_probe, phi, batch)
+    _check_rows(name, *jax.device_get(probed))
+    if batch_size > 1:
+        _check_noise(name, *jax.device_get(draws))
+    return h
+
+
+def _outline(
+    name: str, posterior: Model, phi: Params, batch: Array
+) -> tuple[str, list[str], tuple[int, ...]]:
+    """The type of the distribution, what it lacks, and its batch shape: nothing that is traced."""
+    outlines: list[tuple[str, list[str], tuple[int, ...]]] = []
+
+    def outline(phi: Params, v: Array) -> None:
+        found = posterior.apply(phi, v)
+        missing = [attribute for attribute in ("sample", "log_prob") if not hasattr(found, attribute)]
+        batch_shape = getattr(found, "batch_shape", batch.shape[:1])
+        outlines.append((type(found).__name__, missing, batch_shape))
+
+    _trace(name, outline, phi, batch)
+    return outlines[0]
+
+
+def _trace(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    """The shape of what `fn` returns."""
+    return _call(name, jax.eval_shape, fn, *args)
+
+
+def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return fn(*args)
+    except Exception as error:
+        if str(error).startswith(name):
+            raise
+        shapes = [str(arg.shape) for arg in args if hasattr(arg, "shape")]
+        batch = f"arrays of shapes {' and '.join(shapes)}" if shapes else "a batch"
+        raise ValueError(
+            f"{name} cannot be evaluated on its parameters and {batch}: {type(error).__name__}: "
+            f"{str(error).rstrip('.')}. Pass data of its shape; where init_params are given, they must be "
+            "(theta, phi) of this model, in this order."
+        ) from error
+
+
+def _check_row_values(name: str, what: str, result: Any, batch_size: int) -> None:
+    if getattr(result, "shape", None) != (batch_size,):
+        raise ValueError(
+            f"{name} returns {_describe(result)} on a batch of {batch_size} rows; it must return {what}, "
+            f"shape ({batch_size},). Sum over all axes but the first."
+        )
+    if not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"{name} returns dtype {result.dtype}; it must be floating, to have a gradient.")
+
+
+def _describe(result: Any) -> str:
+    return f"shape {result.shape}" if hasattr(result, "shape") else f"a {type(result).__name__}"
+
+
+def _probe_rows(fn: Callable[..., Array], params: Params, *args: Array) -> tuple[Any, ...]:
+    """The values of a few rows, those in reverse order, that of the first row alone and its gradients."""
+    rows = tuple(_probe(arg) for arg in args)
+    floating = {index: row for index, row in enumerate(rows) if is_inexact(row)}
+
+    def first_value(floating: dict[int, Array]) -> Array:
+        return fn(params, *(floating.get(index, row) for index, row in enumerate(rows)))[0]
+
+    orders = [jnp.stack((row, row[::-1], jnp.broadcast_to(row[:1], row.shape))) for row in rows]
+    # A loop, so that the three are rounded alike: XLA fuses three calls as it likes, which bfloat16 shows.
+    values, in_reverse, alone = jax.lax.map(lambda rows: fn(params, *rows), orders)
+    return values, in_reverse[::-1], alone[0], jax.grad(first_value)(floating)
+
+
+def _check_rows(
+    name: str, values: np.ndarray, in_reverse: np.ndarray, alone: np.ndarray, gradients: dict[int, np.ndarray]
+) -> None:
+    """A row's value must not change with the order of the rows, nor have a gradient in the others."""
+    is_mixed = any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients.values())
+    if is_mixed or not _agree(values, in_reverse) or not _agree(values[0], alone):
+        raise ValueError(
+            f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "
+            "the gradient of their sum would not be a score. Remove what mixes rows (batch normalisation, a "
+            "mean over the batch, an index by position)."
+        )
+
+
+def _agree(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Equal but for rounding."""
+    tolerance = 1e3 * float(jnp.finfo(found.dtype).eps)
+    return np.allclose(found, expected, tolerance, tolerance, equal_nan=True)
+
+
+def _check_noise(name: str, h: np.ndarray, other: np.ndarray) -> None:
+    """Equal rows must not draw equal latents, unless the posterior is so sure that every draw is equal."""
+    if np.all(h == h[:1]) and not np.all(h == other):
+        raise ValueError(
+            f"{name} draws the same noise for every row of a batch; draw it for the whole batch, shape "
+            "[*sample_shape, B, *latent]."
+        )
+
+
+def _is_traced(*trees: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def _probe(array: Array) -> Array:
+    """A few rows, moved apart, since rows that happen to be equal would hide a dependence."""
+    rows = jnp.resize(array[:_PROBE_ROWS], (_PROBE_ROWS, *array.shape[1:]))
+    offsets = jnp.linspace(0.0, 0.1, _PROBE_ROWS).reshape(-1, *(1,) * (array.ndim - 1))
+    return rows + offsets.astype(rows.dtype)

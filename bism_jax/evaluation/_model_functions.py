@@ -1,0 +1,71 @@
+"""Asks a model for what an evaluation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from bism_jax._array_checks import floating_rows, shown
+from bism_jax.contract._guarded_calls import check_parameters, guarded_model, one_value_a_row
+from bism_jax.typing import Params
+
+
+def require(caller: str, energy_fn: Any, name: str) -> Callable[..., Any]:
+    """The model's function `name`, in its pure form, which names its arguments where it cannot be evaluated.
+
+    Raises:
+        ValueError: where the model lacks it.
+    """
+    model = guarded_model("energy_fn", energy_fn)
+    function = model.method(name)
+    if function is None:
+        raise ValueError(f"{caller} needs {name}, which energy_fn={model.name} lacks; add it as a method.")
+    return _a_value_each(f"energy_fn={model.name}: {name}", function) if name == "free_energy" else function
+
+
+def energy_of(energy_fn: Any) -> Callable[..., Any]:
+    """The energy `(theta, v, h) -> [B]`, in its pure form, which names its arguments likewise."""
+    model = guarded_model("energy_fn", energy_fn)
+    return _a_value_each(f"energy_fn={model.name}", model.apply)
+
+
+def posterior_of(posterior_fn: Any) -> Callable[..., Any]:
+    """The posterior `(phi, v) -> distribution`, in its pure form, which names its arguments likewise."""
+    model = guarded_model("posterior_fn", posterior_fn)
+
+    def checked(phi: Params, v: Array) -> Any:
+        posterior = model.apply(phi, v)
+        if isinstance(
+            posterior, (jax.Array, np.ndarray, np.generic, float, int, tuple, list, dict, str, type(None))
+        ):
+            raise ValueError(
+                f"posterior_fn={model.name} must return a distribution, such as "
+                f"dist.Normal(mean, std).to_event(1), not {shown(posterior)}."
+            )
+        return posterior
+
+    return checked
+
+
+def checked_rows(energy_fn: Any, theta: Params, v: Any) -> Array | np.ndarray:
+    """Checks parameters for a model, and gives its points as an array.
+
+    Raises:
+        TypeError: where either is of another kind.
+        ValueError: where either holds NaN, or v is empty or not floating.
+    """
+    check_parameters("theta", theta, "energy_fn", energy_fn)
+    return floating_rows("v", v)
+
+
+def _a_value_each(name: str, fn: Callable[..., Any]) -> Callable[..., Any]:
+    def checked(theta: Params, v: Array, *args: Array) -> Array:
+        values = fn(theta, v, *args)
+        one_value_a_row(name, values, v.shape[0])
+        return values
+
+    return checked

@@ -1,0 +1,82 @@
+"""Truncated unrolling: differentiate through the last steps only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from bism_jax import checks
+from bism_jax.hypergradient._optimizer_trace import passed_on
+from bism_jax.hypergradient._problem import LowerProblem, LowerSolution, prepare
+from bism_jax.hypergradient._stop_gradient import StopGradient
+from bism_jax.hypergradient._trusted_rules import check_trusted
+from bism_jax.hypergradient._unrolled import Unrolled
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Reverse mode through the last T of N steps; the first N - T take theta as a constant.
+
+    An estimator, whose bias falls geometrically in T on a strongly convex lower level (Shaban et al.,
+    AISTATS 2019, arXiv 1810.10667). The optimiser's state carries over from the head to the tail, so the
+    primal result is that of `Unrolled`. Derivatives through the head, and so with respect to phi^0, the
+    head's `inputs` and the moments in `opt_state`, are zero by definition where T < N, to every order; a
+    hyperparameter of the optimiser, closed over or injected, is seen in the tail alone, as theta is.
+
+    Attributes:
+        num_steps: N.
+        last: T, from 1 to N.
+        mixed_mode: as in `Unrolled`.
+        trusted: likewise.
+
+    Raises:
+        ValueError: on a negative `num_steps` or a `last` outside of 1 to N.
+        TypeError: where `trusted` is no tuple of functions and primitives, or holds a custom_vjp, which has
+            no forward mode.
+    """
+
+    num_steps: int
+    last: int
+    mixed_mode: bool = True
+    trusted: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        checks.non_negative_int("num_steps", self.num_steps)
+        checks.boolean("mixed_mode", self.mixed_mode)
+        check_trusted(self.trusted)
+        checks.positive_int("last", self.last, alternative="StopGradient(num_steps)")
+        if self.last > self.num_steps:
+            raise ValueError(
+                f"Truncated(num_steps={self.num_steps}, last={self.last}): last counts the "
+                "differentiated steps and cannot exceed num_steps; use Unrolled to differentiate all."
+            )
+
+    def solve(
+        self,
+        problem: LowerProblem,
+        phi: PyTree,
+        theta: PyTree,
+        inputs: PyTree = None,
+        opt_state: PyTree = None,
+    ) -> LowerSolution:
+        """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
+        problem, phi, theta, inputs, opt_state, update = prepare(
+            problem, self.num_steps, phi, theta, inputs, opt_state
+        )
+        head_steps = self.num_steps - self.last
+        head_inputs = jax.tree.map(lambda leaf: leaf[:head_steps], inputs)
+        tail_inputs = jax.tree.map(lambda leaf: leaf[head_steps:], inputs)
+        tail = Unrolled(self.last, mixed_mode=self.mixed_mode, trusted=self.trusted)
+        if head_steps == 0:
+            return tail.solve(problem, phi, theta, tail_inputs, opt_state)
+        head = StopGradient(head_steps).solve(problem, phi, theta, head_inputs, opt_state)
+        # What no step changes, such as an injected learning rate, acts in the tail as theta does.
+        leaves, structure = jax.tree.flatten(head.opt_state)
+        constants = zip(leaves, jax.tree.leaves(opt_state), passed_on(update), strict=True)
+        tail_state = jax.tree.unflatten(structure, [new if same else old for old, new, same in constants])
+        result = tail.solve(problem, head.phi, theta, tail_inputs, tail_state)
+        return result._replace(losses=jnp.concatenate([head.losses, result.losses]))

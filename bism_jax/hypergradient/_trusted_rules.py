@@ -1,0 +1,249 @@
+"""Finds rules in a traced function that may make its derivative something else than a derivative.
+
+Mixed mode rests on the symmetry of second derivatives. A rule that is not the true derivative breaks it
+without a trace in the numbers, so a function runs in mixed mode only where every primitive on the way is on a
+list of those whose derivative is true, with the rule that JAX registered for it. Whatever is not on the list
+(a primitive or a custom rule of a user, one that a newer JAX renames or adds) is not trusted; the price is
+plain reverse mode.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FunctionType, MethodType
+from typing import Any
+
+import jax
+from jax.extend.core import JaxprEqn, Primitive
+from jax.interpreters import ad
+
+from bism_jax._tracing.jaxprs import dependent_equations, is_inexact
+
+_JAX_ROOT = Path(jax.__file__).parent
+
+# Elementwise. Steps and roundings have the derivative 0 that they have almost everywhere.
+_ELEMENTWISE = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp complex
+    conj cos cosh digamma div eq eq_to erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag
+    integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mul mulhi ne neg
+    nextafter not one_minus_square or polygamma polynomial pow real regularized_incomplete_beta rem round
+    rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square
+    stop_gradient sub tan tanh xor
+"""
+# Conversions and copies. A conversion to fewer digits is the identity but for rounding.
+_CONVERSIONS = """
+    bitcast_convert_type convert_element_type copy device_put from_edtype layout_constraint name
+    optimization_barrier reduce_precision reshard sharding_constraint tie to_edtype
+"""
+# Shapes, indices and order.
+_SHAPES = """
+    approx_top_k argmax argmin broadcast_in_dim concatenate dynamic_slice dynamic_update_slice gather pad
+    reshape rev scatter scatter-add scatter-max scatter-min scatter-mul scatter-sub select_and_gather_add
+    select_and_scatter_add slice sort split squeeze stack tile top_k transpose unstack
+"""
+# Sums, products, reductions and transforms.
+_REDUCTIONS = """
+    conv_general_dilated cumlogsumexp cummax cummin cumprod cumsum dot_general fft ragged_dot_general reduce
+    reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum reduce_window reduce_window_max
+    reduce_window_min reduce_window_sum
+"""
+# Factorisations, whose rules solve exactly.
+_FACTORISATIONS = """
+    cholesky eig eigh lu qr svd triangular_solve tridiagonal_solve
+"""
+# Random numbers as functions of their parameters: reparameterised derivatives.
+_RANDOM = """
+    random_gamma random_bits random_fold_in random_seed random_split random_unwrap random_wrap
+"""
+# Under `shard_map` with its checks on, these two are each other's transposes.
+_COLLECTIVES = """
+    psum_invariant pvary
+"""
+# By name: a primitive of JAX under a name that is not here, old or new, is not trusted.
+_TRUE_DERIVATIVES = frozenset(
+    (_ELEMENTWISE + _CONVERSIONS + _SHAPES + _REDUCTIONS + _FACTORISATIONS + _RANDOM + _COLLECTIVES).split()
+)
+# Calls and loops: what they run is looked at equation by equation.
+_BODIES = frozenset(
+    "checkpoint closed_call composite cond core_call eval_jaxpr jit pjit remat2 remat_opt scan while".split()  # noqa: SIM905
+)
+_NO_OUTPUT = frozenset({"debug_callback", "debug_print"})
+# Exact solves by a factorisation; `custom_linear_solve` from anywhere else may be iterative, and so inexact.
+_EXACT_SOLVES = ("_src/lax/linalg.py", "_src/numpy/linalg.py", "_src/scipy/linalg.py")
+_SOLVES = "_src/lax/control_flow/solves.py"
+_MACHINERY = (
+    "_src/interpreters/",
+    "_src/api",
+    "_src/core.py",
+    "_src/linear_util.py",
+    "_src/pjit.py",
+    _SOLVES,
+    "_src/traceback_util.py",
+    "_src/tree_util.py",
+    "_src/util.py",
+    "_src/custom_batching.py",
+)
+
+
+def find_untrusted_rule(fn: Callable[..., Any], *args: Any, trusted: Sequence[Any] = ()) -> str | None:
+    """Names the first rule on the way from a real or complex argument that cannot be trusted, if any.
+
+    Args:
+        fn: a function of pytrees.
+        *args: its arguments, arrays or `jax.ShapeDtypeStruct`.
+        trusted: what a user vouches for; see `Unrolled`.
+
+    Returns:
+        A description for a message (`"custom_vjp_call at model.py:12"`), or None.
+    """
+    jaxpr = jax.make_jaxpr(fn)(*args).jaxpr
+    found: list[str] = []
+
+    def visit(eqn: JaxprEqn) -> None:
+        if not _is_trusted(eqn) and not any(_vouches(value, eqn) for value in trusted):
+            found.append(f"{eqn.primitive.name} at {_user_location(eqn)}")
+
+    dependent_equations(jaxpr, [is_inexact(leaf) for leaf in jax.tree.leaves(args)], visit)
+    return found[0] if found else None
+
+
+def check_trusted(trusted: Any) -> None:
+    """Raises TypeError unless `trusted` is a tuple of functions and primitives with a forward mode."""
+    if not isinstance(trusted, tuple) or not all(callable(v) or isinstance(v, Primitive) for v in trusted):
+        raise TypeError(
+            f"trusted must be a tuple of functions and primitives whose derivatives are true, not "
+            f"{trusted!r}; pass trusted=(my_function,)."
+        )
+    if any(isinstance(value, jax.custom_vjp) for value in trusted):
+        raise TypeError(
+            "trusted holds a custom_vjp, which has no forward mode, and mixed mode needs one; write the "
+            "rule by jax.custom_jvp, or leave it to plain reverse mode."
+        )
+
+
+def has_forward_mode(rule: str) -> bool:
+    """Whether mixed mode could run through a rule that is described by `find_untrusted_rule`."""
+    return not rule.startswith("custom_vjp")
+
+
+def _is_trusted(eqn: JaxprEqn) -> bool:
+    name = eqn.primitive.name
+    if name in _BODIES or name in _NO_OUTPUT:
+        return True
+    if name == "custom_jvp_call":
+        rule = eqn.params.get("jvp_jaxpr_fun")
+        # The derivative of `custom_root` is only as exact as the solve that its user gives.
+        return _is_defined_in_jax(rule) and not any(_is_in(fn, _SOLVES) for fn in _functions(rule))
+    if name == "custom_linear_solve":
+        return _is_exact_solve(eqn)
+    return name in _TRUE_DERIVATIVES and _has_rule_of_jax(eqn.primitive)
+
+
+@functools.cache
+def _has_rule_of_jax(primitive: Primitive) -> bool:
+    """Whether nobody else registered the primitive, or another derivative for it."""
+    rule = ad.primitive_jvps.get(primitive)
+    return type(primitive).__module__.startswith("jax") and (rule is None or _is_defined_in_jax(rule))
+
+
+def _is_exact_solve(eqn: JaxprEqn) -> bool:
+    """Whether a factorisation of JAX called `custom_linear_solve`; what transforms it stands in between."""
+    files = [frame.file_name for frame in _frames(eqn)]
+    inside = [index for index, file in enumerate(files) if file.endswith(_SOLVES)]
+    callers = files[inside[0] + 1 :] if inside else []
+    return next((file for file in callers if not any(part in file for part in _MACHINERY)), "").endswith(
+        _EXACT_SOLVES
+    )
+
+
+def _vouches(trusted: Any, eqn: JaxprEqn) -> bool:
+    """Whether a user's word covers an equation: its primitive, custom rule, or a function around it."""
+    if isinstance(trusted, Primitive):
+        return eqn.primitive is trusted
+    rules = _rules_of(trusted)
+    if rules:
+        return any(fn in rules for value in eqn.params.values() for fn in _functions(value))
+    code = getattr(inspect.unwrap(trusted), "__code__", None)
+    if code is None:
+        return False
+    name = code.co_qualname
+    return any(frame.file_name == code.co_filename and frame.function_name == name for frame in _frames(eqn))
+
+
+def _rules_of(trusted: Any) -> list[Any]:
+    """The functions of a user that a custom rule is made of."""
+    if not isinstance(trusted, jax.custom_jvp):
+        return []
+    return [fn for fn in _functions(trusted.jvp) if not _is_inside_jax(fn)]
+
+
+def _is_defined_in_jax(rule: Any) -> bool:
+    """Whether each function that a rule was assembled from stands in a file of JAX."""
+    functions = list(_functions(rule))
+    return bool(functions) and all(map(_is_inside_jax, functions))
+
+
+def _is_inside_jax(fn: Any) -> bool:
+    return isinstance(fn, FunctionType) and Path(fn.__code__.co_filename).is_relative_to(_JAX_ROOT)
+
+
+def _is_in(fn: Any, file_name: str) -> bool:
+    return isinstance(fn, FunctionType) and fn.__code__.co_filename.endswith(file_name)
+
+
+def _functions(value: Any) -> list[Any]:
+    return list(_reachable_functions(value, set()))
+
+
+def _reachable_functions(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Every function inside wrappers, closures and partials; whatever else is callable as itself."""
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    parts: tuple[Any, ...] = ()
+    if isinstance(value, FunctionType):
+        yield value
+        cells = value.__closure__ or ()
+        parts = tuple(_cell_contents(cell) for cell in cells)
+    elif isinstance(value, (tuple, list)):
+        parts = tuple(value)
+    elif isinstance(value, functools.partial):
+        parts = (value.func, *value.args, *value.keywords.values())
+    elif isinstance(value, MethodType):
+        parts = (value.__func__,)
+    elif isinstance(value, jax.custom_jvp):
+        parts = (value.fun,)
+    elif isinstance(value, Primitive) or hasattr(
+        value, "__enter__"
+    ):  # JAX's decorators that only set options
+        return
+    elif hasattr(value, "transforms") and hasattr(value, "f"):  # JAX's wrapped, transformed function
+        parts = (value.f, value.transforms)
+    elif hasattr(value, "__wrapped__"):
+        parts = (value.__wrapped__,)
+    elif callable(value) and not isinstance(value, type):
+        yield value
+    for part in parts:
+        yield from _reachable_functions(part, seen)
+
+
+def _cell_contents(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # a cell that is not filled yet
+        return None
+
+
+def _frames(eqn: JaxprEqn) -> list[Any]:
+    traceback = eqn.source_info.traceback
+    return list(traceback.frames) if traceback is not None else []
+
+
+def _user_location(eqn: JaxprEqn) -> str:
+    for frame in _frames(eqn):
+        if not Path(frame.file_name).is_relative_to(_JAX_ROOT):
+            return f"{Path(frame.file_name).name}:{frame.line_num}"
+    return "an unknown place"

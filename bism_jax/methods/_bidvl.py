@@ -1,0 +1,146 @@
+"""Bi-level doubly variational learning of a marginal energy with a decoupled posterior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import Array, Float, Key
+
+from bism_jax import checks
+from bism_jax.contract import Model, as_model, draw_latents
+from bism_jax.contract._capabilities import marginal_model, require_posterior
+from bism_jax.contract._initialisation import given_params, init_free_energy, init_module
+from bism_jax.contract._model_checks import check_free_energy
+from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy
+from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
+from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.optimizers import Optimizers, apply_gradient
+from bism_jax.methods._common.pickling import PicklableMethod, picklable
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
+from bism_jax.methods.losses._codec import CodecLosses, CodecNoise, CodecParams
+from bism_jax.typing import Algorithm, Params
+
+_DEFAULT_OPTIMIZERS = Optimizers(
+    picklable(optax.adam, 1e-4, b1=0.0, b2=0.9, eps_root=1e-16),
+    picklable(optax.adam, 3e-4, b1=0.0, b2=0.9, eps_root=1e-16),
+)
+
+
+@dataclass(frozen=True)
+class BiDVL(PicklableMethod):
+    """Learns p(v; theta) = exp(-E(v; theta)) / Z together with an encoder q(h | v) and a decoder g(h).
+
+        higher level:  min_theta  mean_data E(v) - mean_h E(g(h)),   h ~ N(0, I)
+        lower level:   min_phi  mean_h [E(g(h)) + |mu(g(h)) - h|^2 / m]
+                                + lambda mean_data [|g(h_v) - v|^2 + KL(q(h|v) || N(0, I))],   h_v ~ q(h|v)
+
+    with mu the encoder's mean, whose parameters are held in the first term. They are constants of the
+    hypergradient too: with three or more unrolled steps, what the encoder's own moves change in the first
+    term is not differentiated. `fit` takes the encoder as
+    `posterior_fn` and returns (encoder, decoder) as `phi`. (Kan et al., CVPR 2022, arXiv 2203.14702.)
+
+    Attributes:
+        decoder: g, a Flax module or a function `(params, h[B, *latent]) -> v[B, *visible]`.
+        reconstruction_weight: lambda.
+        hypergradient: the strategy, which holds the number of lower-level steps an iteration; all are kept.
+            `StopGradient(1)` is the authors' choice, N = 0.
+        optimizers: of theta and phi. Schedules of both count iterations.
+    """
+
+    decoder: Any
+    reconstruction_weight: float = 0.05
+    hypergradient: Strategy = StopGradient(num_steps=1)
+    optimizers: Optimizers = _DEFAULT_OPTIMIZERS
+
+    def __post_init__(self) -> None:
+        as_model("decoder", self.decoder)
+        checks.positive("reconstruction_weight", self.reconstruction_weight)
+        checks.instance("hypergradient", self.hypergradient, Strategy, "StopGradient(num_steps=1)")
+        checks.positive_int("hypergradient.num_steps", self.hypergradient.num_steps)
+        checks.optimizer_pair("optimizers", self.optimizers)
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where the model has no free energy, there is no encoder, or shapes do not fit.
+        """
+        marginal = marginal_model("BiDVL", energy_fn)
+        encoder = require_posterior("BiDVL", posterior_fn)
+        decoder = as_model("decoder", self.decoder)
+        losses = CodecLosses(marginal, encoder, decoder, self.reconstruction_weight, BatchShard(axis_name))
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
+            theta, phi = self._init_params(marginal, encoder, decoder, rng_key, batch, init_params)
+            check_free_energy(marginal, theta, batch)
+            losses.check(phi, batch)
+            opt_states = start_optimizers(self.optimizers, theta, phi)
+            return LatentState(theta, phi, *opt_states, no_iterations())
+
+        def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
+            return self.update(losses, state, batch, self.draw_noise(losses, rng_key, state.phi, batch))
+
+        return checked_algorithm(LatentState, init, step)
+
+    def draw_noise(
+        self, losses: CodecLosses, rng_key: Key[Array, ""], phi: CodecParams, v: Array
+    ) -> CodecNoise:
+        """All noise of an iteration: of each lower-level step, and last of the higher-level loss."""
+        return losses.draw_noise(rng_key, phi, v, self.hypergradient.num_steps + 1)
+
+    def update(
+        self, losses: CodecLosses, state: LatentState, v: Array, noise: CodecNoise
+    ) -> tuple[LatentState, LatentInfo]:
+        """One iteration as a deterministic function of its noise."""
+        optimizer = count_iterations(self.optimizers.phi, state.phi_opt_state, state.phi, state.iteration)
+        inputs = jax.tree.map(lambda leaf: leaf[:-1], noise)
+        problem = LowerProblem(
+            lambda phi, theta, noise: losses.lower_loss(phi, theta, v, noise),
+            optimizer,
+            losses.shard.axis_name,
+        )
+
+        def higher(theta: Params) -> tuple[Float[Array, ""], Any]:
+            lower = self.hypergradient.solve(problem, state.phi, theta, inputs, state.phi_opt_state)
+            return losses.higher_loss(theta, lower.phi, v, noise.h[-1]), lower
+
+        (loss, lower), grads = jax.value_and_grad(higher, has_aux=True)(state.theta)
+        loss, grads = losses.shard.mean((loss, grads))
+        optimizer = count_iterations(
+            self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
+        )
+        theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
+        info = LatentInfo(loss, lower.losses[-1], optax.tree.norm(grads))
+        return LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1), info
+
+    def _init_params(
+        self,
+        marginal: Model,
+        encoder: Model,
+        decoder: Model,
+        rng_key: Key[Array, ""],
+        batch: Array,
+        init_params: tuple[Params, Params] | None,
+    ) -> tuple[Params, CodecParams]:
+        if init_params is not None:
+            theta, phi = given_params(init_params)
+            if not isinstance(phi, tuple) or len(phi) != 2:
+                raise ValueError("init_params: phi must be the pair (encoder, decoder) of parameters.")
+            return theta, CodecParams(*phi)
+        theta_key, encoder_key, sample_key, decoder_key = jax.random.split(rng_key, 4)
+        encoder_params = init_module(encoder, "posterior_fn", encoder_key, batch)
+        h = draw_latents(encoder.apply(encoder_params, batch), sample_key)
+        decoder_params = init_module(decoder, "decoder", decoder_key, h)
+        theta = init_free_energy(marginal, theta_key, batch, None)
+        return theta, CodecParams(encoder_params, decoder_params)

@@ -1,0 +1,240 @@
+"""Bi-level score matching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Float, Key, PyTree
+
+from bism_jax import checks
+from bism_jax.contract import as_model, factor
+from bism_jax.contract._capabilities import require_posterior
+from bism_jax.contract._initialisation import init_latent_model
+from bism_jax.contract._model_checks import check_latent_model, check_moving_latents
+from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
+from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
+from bism_jax.methods._common.data_checks import check_batch
+from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
+from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
+from bism_jax.methods._common.pickling import PicklableMethod
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
+from bism_jax.methods.losses._bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
+from bism_jax.objectives import DSM, KL, Divergence, Objective
+from bism_jax.typing import Algorithm, Params
+
+
+class BiSMNoise(NamedTuple):
+    """The noise of one iteration.
+
+    Attributes:
+        lower: of the K + N lower-level steps, with that leading axis; with shared noise `lower.visible`
+            is None.
+        higher: of the higher-level loss.
+    """
+
+    lower: LevelNoise
+    higher: LevelNoise
+
+
+@dataclass(frozen=True)
+class BiSM(PicklableMethod):
+    """Bi-level score matching for p(v, h) = exp(-E(v, h; theta)) / Z with an intractable posterior.
+
+        min_theta J(theta, phi*(theta)),   phi*(theta) = argmin_phi G(phi, theta)
+
+    One iteration, on one minibatch: K optimiser steps on G in phi; N further steps, differentiated
+    through; one optimiser step on J(theta, phi^N(theta)) in theta. (Bao, Li, Xu, Su, Zhu and Zhang,
+    NeurIPS 2020, arXiv 2010.07856, algorithm 1.)
+
+    The paper's algorithm is `BiSM(DSM(sigma), lower_steps=5, keep_unrolled=False, noise="fresh")`.
+    The default keeps the N differentiated steps instead of K others and shares the noised batch between the
+    levels, at less than half the cost and with no lower a likelihood (`benchmarks/NOTES.md`).
+
+    Attributes:
+        objective: F, the score-matching loss: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.
+        divergence: D, the lower-level loss: `KL` or `Fisher`.
+        lower_steps: K.
+        hypergradient: the strategy, which holds N as its `num_steps`.
+        optimizers: of theta and phi. Schedules of both count iterations.
+        noise: `"fresh"` draws visible noise for each lower-level step; `"shared"` uses that of the
+            higher level throughout. Latent noise is always fresh.
+        keep_unrolled: whether phi^N and its optimiser state are kept; otherwise the N steps are thrown
+            away, as in the paper.
+        num_particles: P, latents a data point.
+        particle_average: `"losses"` takes the mean of the P losses of the higher level, `"scores"` the loss
+            of the mean of the P scores, a tighter bound for P > 1 at the same cost.
+
+    Raises:
+        ValueError: on counts below their range, an unknown `noise`, and where phi would never move.
+    """
+
+    objective: Objective = DSM()
+    divergence: Divergence = KL()
+    lower_steps: int = 0
+    hypergradient: Strategy = Unrolled(num_steps=5)
+    optimizers: Optimizers = DEFAULT_OPTIMIZERS
+    noise: Literal["fresh", "shared"] = "shared"
+    keep_unrolled: bool = True
+    num_particles: int = 1
+    particle_average: Literal["losses", "scores"] = "losses"
+
+    def __post_init__(self) -> None:
+        checks.non_negative_int("lower_steps", self.lower_steps)
+        checks.positive_int("num_particles", self.num_particles)
+        checks.one_of("noise", self.noise, ("fresh", "shared"))
+        checks.one_of("particle_average", self.particle_average, ("losses", "scores"))
+        checks.instance("hypergradient", self.hypergradient, Strategy, "Unrolled(num_steps=5)")
+        checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
+        check_divergence(self.divergence)
+        checks.boolean("keep_unrolled", self.keep_unrolled)
+        checks.optimizer_pair("optimizers", self.optimizers)
+        if self.lower_steps == 0 and self.hypergradient.num_steps == 0:
+            raise ValueError(
+                "lower_steps=0 and hypergradient.num_steps=0: phi would never move. Take lower_steps=5, "
+                "or Unrolled(num_steps=5)."
+            )
+        if self.lower_steps == 0 and not self.keep_unrolled:
+            raise ValueError(
+                "lower_steps=0 with keep_unrolled=False: the unrolled steps are thrown away and phi would "
+                "never move. Take keep_unrolled=True, or lower_steps=5."
+            )
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where there is no posterior, or (from `init`) where the model breaks the contract
+                of an energy or a posterior.
+        """
+        energy = as_model("energy_fn", energy_fn)
+        posterior = require_posterior("BiSM", posterior_fn)
+        losses = BilevelProblem(
+            factor(energy),
+            posterior.apply,
+            self.objective,
+            self.divergence,
+            self.num_particles,
+            BatchShard(axis_name),
+            self.particle_average,
+        )
+
+        def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> LatentState:
+            check_batch(self.objective, batch)
+            theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
+            check_latent_model(energy, posterior, theta, phi, batch)
+            if losses.moves_latents:
+                check_moving_latents(posterior, phi, batch)
+            check_lower_density(posterior, phi, batch, self.divergence)
+            check_higher_density(posterior, phi, batch, self.objective)
+            opt_states = start_optimizers(self.optimizers, theta, phi)
+            return LatentState(theta, phi, *opt_states, no_iterations())
+
+        def step(
+            rng_key: Key[Array, ""], state: LatentState, batch: Float[Array, "batch *visible"]
+        ) -> tuple[LatentState, LatentInfo]:
+            noise = self.draw_noise(losses, rng_key, state.phi, batch)
+            return self.update(losses, state, batch, noise)
+
+        return checked_algorithm(LatentState, init, step)
+
+    def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> BiSMNoise:
+        """All noise of an iteration, each kind in one draw for all K + N + 1 losses."""
+        visible_key, latent_key = jax.random.split(rng_key)
+        num_steps = self.lower_steps + self.hypergradient.num_steps
+        latent = losses.draw_latent_noise(latent_key, phi, v, (num_steps + 1,))
+        if self.noise == "shared":
+            visible = losses.draw_visible_noise(visible_key, v, ())
+            lower_visible = None
+        else:
+            draws = losses.draw_visible_noise(visible_key, v, (num_steps + 1,))
+            lower_visible, visible = _all_but_last(draws), _last(draws)
+        lower = LevelNoise(lower_visible, _all_but_last(latent))
+        return BiSMNoise(lower, LevelNoise(visible, _last(latent)))
+
+    def update(
+        self, losses: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
+    ) -> tuple[LatentState, LatentInfo]:
+        """One iteration as a deterministic function of its noise."""
+
+        def loss_fn(theta: Params) -> tuple[Float[Array, ""], tuple[LowerSolution, LowerSolution]]:
+            trunk = losses.trunk(theta, v, noise.higher)
+            solutions = self._solve_lower_level(losses, theta, state, v, noise, trunk)
+            return losses.higher_loss(theta, solutions[1].phi, v, noise.higher, trunk), solutions
+
+        (loss, (first, unrolled)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.theta)
+        loss, grads = losses.shard.mean((loss, grads))
+        optimizer = count_iterations(
+            self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
+        )
+        theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
+        kept = unrolled if self.keep_unrolled else first
+        new_state = LatentState(
+            theta,
+            kept.phi,
+            theta_opt_state,
+            kept.opt_state,
+            state.iteration + 1,
+        )
+        last = unrolled if self.hypergradient.num_steps else first
+        return new_state, LatentInfo(loss, last.losses[-1], optax.tree.norm(grads))
+
+    def _solve_lower_level(
+        self,
+        losses: BilevelProblem,
+        theta: Params,
+        state: LatentState,
+        v: Array,
+        noise: BiSMNoise,
+        trunk: Trunk,
+    ) -> tuple[LowerSolution, LowerSolution]:
+        """K steps, and the N differentiated ones that follow them."""
+        problem = self._lower_problem(losses, state, noise, trunk)
+        inputs = self._lower_inputs(losses, v, noise)
+        first_inputs = jax.tree.map(lambda leaf: leaf[: self.lower_steps], inputs)
+        unrolled_inputs = jax.tree.map(lambda leaf: leaf[self.lower_steps :], inputs)
+        first = StopGradient(self.lower_steps).solve(
+            problem, state.phi, theta, first_inputs, state.phi_opt_state
+        )
+        unrolled = self.hypergradient.solve(problem, first.phi, theta, unrolled_inputs, first.opt_state)
+        return first, unrolled
+
+    def _lower_problem(
+        self, losses: BilevelProblem, state: LatentState, noise: BiSMNoise, trunk: Trunk
+    ) -> LowerProblem:
+        optimizer = count_iterations(self.optimizers.phi, state.phi_opt_state, state.phi, state.iteration)
+        axis_name = losses.shard.axis_name
+        if self.noise == "fresh":
+            return LowerProblem(losses.lower_loss, optimizer, axis_name)
+        weight = losses.objective.lower_weight(noise.higher.visible)
+
+        def loss_fn(phi: Params, theta: Params, latent: PyTree) -> Float[Array, ""]:
+            data = LowerInput(trunk.points, weight, latent, trunk.features)
+            return losses.lower_loss(phi, theta, data)
+
+        return LowerProblem(loss_fn, optimizer, axis_name)
+
+    def _lower_inputs(self, losses: BilevelProblem, v: Array, noise: BiSMNoise) -> PyTree:
+        """One slice a step: the perturbed batch and latent noise, or the latent noise alone."""
+        if self.noise == "shared":
+            return noise.lower.latent
+        return jax.vmap(losses.lower_input, in_axes=(None, 0))(v, noise.lower)
+
+
+def _all_but_last(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[:-1], tree)
+
+
+def _last(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[-1], tree)

@@ -1,0 +1,167 @@
+"""Contrastive divergence, from the data and with persistent chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jaxtyping import Array, Int, Key, PyTree
+
+from bism_jax import checks
+from bism_jax.contract._capabilities import refuse_posterior
+from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.chains import (
+    Chain,
+    ChainState,
+    Gibbs,
+    check_num_chains,
+    contrast,
+    start_chains,
+)
+from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.pickling import PicklableMethod
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
+from bism_jax.typing import Algorithm, Params
+
+_DEFAULT_OPTIMIZER = paper_adam()
+
+
+@dataclass(frozen=True)
+class ContrastiveDivergence(PicklableMethod):
+    """CD-k: chains that start at the data stand in for samples of the model.
+
+        gradient = mean_data grad_theta E - mean_chains grad_theta E
+
+    with E the free energy where h can be summed out. The gradient approximates that of the negative
+    log-likelihood; the loss reported, the difference of the two mean energies, does not approximate its
+    value. (Hinton, Neural Computation 2002.) Under `pmap` each device draws its own chains' noise, so the
+    result then depends on the number of devices.
+
+    Attributes:
+        k: steps of each chain.
+        chain: `Gibbs()`, or `Langevin(step_size)` for a model without conditional samplers.
+        optimizer: of theta.
+    """
+
+    k: int = 1
+    chain: Chain = Gibbs()
+    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+
+    def __post_init__(self) -> None:
+        _check(self.k, self.chain, self.optimizer)
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where a posterior is given, or the model lacks what the chain needs.
+        """
+        refuse_posterior("ContrastiveDivergence", posterior_fn)
+        chain = self.chain.bind_chain("ContrastiveDivergence", energy_fn, self.k)
+        shard = BatchShard(axis_name)
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
+            theta = chain.init(rng_key, batch, init_params)
+            opt_state = start_optimizer("optimizer", self.optimizer, theta)
+            return EnergyState(theta, opt_state, no_iterations())
+
+        def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
+            data_key, chain_key = jax.random.split(shard.own_key(rng_key))
+            data = chain.complete(state.theta, data_key, batch)
+            samples = chain.advance(state.theta, chain_key, data)
+            loss, grads = shard.mean(jax.value_and_grad(contrast)(state.theta, chain, data, samples))
+            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
+            info = EnergyInfo(loss, optax.tree.norm(grads))
+            return EnergyState(theta, opt_state, state.iteration + 1), info
+
+        return checked_algorithm(EnergyState, init, step)
+
+
+class PersistentState(NamedTuple):
+    """What the next iteration needs.
+
+    Attributes:
+        theta: energy parameters.
+        theta_opt_state: the optimiser's state.
+        chains: where the chains are.
+        iteration: the number of iterations done.
+    """
+
+    theta: Params
+    theta_opt_state: PyTree
+    chains: ChainState
+    iteration: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class PersistentContrastiveDivergence(PicklableMethod):
+    """PCD-k: as `ContrastiveDivergence`, with chains that go on from where the last iteration left them.
+
+    They start at the first batch. (Younes, 1999; Tieleman, ICML 2008.) On several devices each runs all
+    chains, so that the result does not depend on their number; but under `pmap` the latents of the data,
+    where the model has no free energy, are drawn by each device for its own rows.
+
+    Attributes:
+        k: steps of each chain an iteration.
+        num_chains: how many; None takes one a row of the batch.
+        chain: `Gibbs()`, or `Langevin(step_size)` for a model without conditional samplers.
+        optimizer: of theta.
+    """
+
+    k: int = 1
+    num_chains: int | None = None
+    chain: Chain = Gibbs()
+    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+
+    def __post_init__(self) -> None:
+        _check(self.k, self.chain, self.optimizer)
+        check_num_chains(self.num_chains)
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `ContrastiveDivergence.bind`."""
+        refuse_posterior("PersistentContrastiveDivergence", posterior_fn)
+        chain = self.chain.bind_chain("PersistentContrastiveDivergence", energy_fn, self.k)
+        shard = BatchShard(axis_name)
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> PersistentState:
+            theta_key, chain_key = jax.random.split(rng_key)
+            theta = chain.init(theta_key, batch, init_params)
+            chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
+            opt_state = start_optimizer("optimizer", self.optimizer, theta)
+            return PersistentState(theta, opt_state, chains, no_iterations())
+
+        def step(
+            rng_key: Key[Array, ""], state: PersistentState, batch: Array
+        ) -> tuple[PersistentState, EnergyInfo]:
+            data_key, chain_key = jax.random.split(rng_key)
+            data = chain.complete(state.theta, shard.own_key(data_key), batch)
+            chains = chain.advance(state.theta, chain_key, state.chains)
+            loss, grads = shard.mean(jax.value_and_grad(contrast)(state.theta, chain, data, chains))
+            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
+            info = EnergyInfo(loss, optax.tree.norm(grads))
+            return PersistentState(theta, opt_state, chains, state.iteration + 1), info
+
+        return checked_algorithm(PersistentState, init, step)
+
+
+def _check(k: int, chain: Chain, optimizer: optax.GradientTransformation) -> None:
+    checks.positive_int("k", k)
+    checks.instance("chain", chain, Chain, "Gibbs() or Langevin(step_size=0.1)")
+    checks.optimizer("optimizer", optimizer)

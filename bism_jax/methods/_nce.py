@@ -1,0 +1,131 @@
+"""Noise-contrastive estimation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from bism_jax import checks
+from bism_jax.contract._capabilities import refuse_posterior
+from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.pickling import PicklableMethod
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import no_iterations
+from bism_jax.methods.losses._free_energy import exact_free_energy
+from bism_jax.methods.losses._noise_contrast import (
+    check_distribution,
+    check_noise,
+    draw_noise,
+    logistic_loss,
+    noise_for,
+)
+from bism_jax.typing import Algorithm, Params
+
+_DEFAULT_OPTIMIZER = paper_adam()
+
+
+class NCEState(NamedTuple):
+    """What the next iteration needs.
+
+    Attributes:
+        theta: energy parameters.
+        log_partition: the learned log Z.
+        theta_opt_state: the optimiser's state, of both.
+        iteration: the number of iterations done.
+    """
+
+    theta: Params
+    log_partition: Float[Array, ""]
+    theta_opt_state: PyTree
+    iteration: Int[Array, ""]
+
+
+class NCEInfo(NamedTuple):
+    """What a person wants to look at.
+
+    Attributes:
+        loss: the logistic loss before the step.
+        grad_norm: the norm of its gradient in theta.
+        log_partition: the learned log Z after the step.
+    """
+
+    loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    log_partition: Float[Array, ""]
+
+
+@dataclass(frozen=True)
+class NCE(PicklableMethod):
+    """Noise-contrastive estimation of a free energy and its log-partition.
+
+        min_{theta, c} mean_data softplus(log nu - G) + nu mean_noise softplus(G - log nu)
+        G(v) = -F(v; theta) - c - log p_noise(v)
+
+    At the optimum c is log Z; it starts at 0. (Gutmann and Hyvarinen, JMLR 2012.)
+
+    Attributes:
+        noise_ratio: nu, noise points a data point.
+        noise: a distribution over one data point; None is the standard normal (the paper's choice).
+        optimizer: of theta and c.
+    """
+
+    noise_ratio: int = 1
+    noise: Any = None
+    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+
+    def __post_init__(self) -> None:
+        checks.positive_int("noise_ratio", self.noise_ratio)
+        check_distribution(self.noise)
+        checks.optimizer("optimizer", self.optimizer)
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where a posterior is given, or the model has no free energy.
+        """
+        refuse_posterior("NCE", posterior_fn)
+        model = exact_free_energy("NCE", energy_fn)
+        shard = BatchShard(axis_name)
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> NCEState:
+            check_noise(self.noise, batch)
+            theta = model.init(rng_key, batch, init_params)
+            log_partition = jnp.zeros((), batch.dtype)
+            opt_state = start_optimizer("optimizer", self.optimizer, (theta, log_partition))
+            return NCEState(theta, log_partition, opt_state, no_iterations())
+
+        def step(rng_key: Key[Array, ""], state: NCEState, batch: Array) -> tuple[NCEState, NCEInfo]:
+            noise = draw_noise(self.noise, rng_key, batch, self.noise_ratio, shard)
+            log_noise = noise_for(self.noise, batch).log_prob
+
+            def loss_fn(params: tuple[Params, Array]) -> Float[Array, ""]:
+                theta, log_partition = params
+
+                def log_ratio(v: Array) -> Float[Array, " batch"]:
+                    return -model.apply(theta, v, ()) - log_partition - log_noise(v)
+
+                return logistic_loss(log_ratio(batch), jax.vmap(log_ratio)(noise))
+
+            params = (state.theta, state.log_partition)
+            loss, grads = shard.mean(jax.value_and_grad(loss_fn)(params))
+            (theta, log_partition), opt_state = apply_gradient(
+                self.optimizer, grads, state.theta_opt_state, params
+            )
+            info = NCEInfo(loss, optax.tree.norm(grads[0]), log_partition)
+            return NCEState(theta, log_partition, opt_state, state.iteration + 1), info
+
+        return checked_algorithm(NCEState, init, step)

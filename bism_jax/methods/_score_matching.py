@@ -1,0 +1,94 @@
+"""Marginal score matching on a free energy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from jaxtyping import Array, Float, Key
+
+from bism_jax import checks
+from bism_jax.contract._capabilities import refuse_posterior
+from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.data_checks import check_batch
+from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.pickling import PicklableMethod
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
+from bism_jax.methods.losses._free_energy import UniformBinary, exact_free_energy
+from bism_jax.objectives import DSM, Objective, marginal_score
+from bism_jax.typing import Algorithm, Params
+
+_DEFAULT_OPTIMIZER = paper_adam()
+
+
+@dataclass(frozen=True)
+class ScoreMatching(PicklableMethod):
+    """Score matching of a marginal density p(v) = exp(-F(v; theta)) / Z.
+
+        min_theta mean_b F(-grad_v F(v_b; theta), noise_b, v_b)
+
+    The energy's `free_energy` is used where it has one, `(theta, v) -> [B]`; a plain function without
+    one is taken as the free energy itself. No posterior is needed. With `KSD()` as the objective this is
+    the minimisation of the kernel Stein discrepancy.
+
+    Attributes:
+        objective: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.
+        optimizer: of theta.
+        free_energy: None for the model's own, or `UniformBinary` to estimate it from E(v, h).
+    """
+
+    objective: Objective = DSM()
+    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    free_energy: UniformBinary | None = None
+
+    def __post_init__(self) -> None:
+        checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
+        checks.optimizer("optimizer", self.optimizer)
+        if self.free_energy is not None:
+            checks.instance("free_energy", self.free_energy, UniformBinary, "UniformBinary(4) or None")
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where a posterior is given, or the model has no free energy.
+        """
+        refuse_posterior("ScoreMatching", posterior_fn)
+        if self.free_energy is None:
+            model = exact_free_energy("ScoreMatching", energy_fn)
+        else:
+            model = self.free_energy.bind_energy(energy_fn)
+        shard = BatchShard(axis_name)
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
+            check_batch(self.objective, batch)
+            theta = model.init(rng_key, batch, init_params)
+            opt_state = start_optimizer("optimizer", self.optimizer, theta)
+            return EnergyState(theta, opt_state, no_iterations())
+
+        def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
+            like_batch = shard.global_batch(batch)
+            noise = shard.rows(self.objective.draw_noise(rng_key, like_batch), 0, batch.shape[0])
+            latents = model.draw_noise(jax.random.fold_in(rng_key, 1), like_batch)
+            latents = shard.rows(latents, 1, batch.shape[0])
+
+            def loss_fn(theta: Params) -> Float[Array, ""]:
+                score_fn = marginal_score(lambda theta, v: model.apply(theta, v, latents), theta)
+                return self.objective.loss(score_fn, batch, noise).mean()
+
+            loss, grads = shard.mean(jax.value_and_grad(loss_fn)(state.theta))
+            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
+            info = EnergyInfo(loss, optax.tree.norm(grads))
+            return EnergyState(theta, opt_state, state.iteration + 1), info
+
+        return checked_algorithm(EnergyState, init, step)

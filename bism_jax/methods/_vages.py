@@ -1,0 +1,240 @@
+"""Variational estimates of gradients of the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Key
+
+from bism_jax import checks
+from bism_jax.contract import LatentSample, as_model, sample_latents
+from bism_jax.contract._capabilities import require_posterior
+from bism_jax.contract._initialisation import init_latent_model
+from bism_jax.contract._model_checks import check_latent_model
+from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
+from bism_jax.methods._common.data_checks import check_batch
+from bism_jax.methods._common.density_checks import check_lower_density
+from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.lower_level import fit_posterior
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
+from bism_jax.methods._common.pickling import PicklableMethod
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
+from bism_jax.methods.losses._bilevel import BilevelProblem
+from bism_jax.objectives import DSM, KL, Divergence, Objective, PointwiseObjective, latent_score
+from bism_jax.samplers import langevin
+from bism_jax.typing import Algorithm, Noise, Params
+
+
+@dataclass(frozen=True)
+class LangevinRefinement:
+    """Moves particles from q(h | v) towards p(h | v) by Langevin steps on E(v, .).
+
+    Attributes:
+        num_steps: steps.
+        step_size: the standard deviation of a step's noise, in units of h.
+    """
+
+    num_steps: int = 5
+    step_size: float = 0.01
+
+    def __post_init__(self) -> None:
+        checks.positive_int("num_steps", self.num_steps, alternative="refinement=None")
+        checks.positive("step_size", self.step_size)
+
+
+class VaGESNoise(NamedTuple):
+    """The noise of the estimate.
+
+    Attributes:
+        visible: the objective's, `[B, ...]`.
+        latent: the posterior's, `[2 P, B, ...]`: P particles for the residual z, then P for the rest.
+        refinement: a key for Langevin steps.
+    """
+
+    visible: Noise
+    latent: Noise
+    refinement: Key[Array, ""]
+
+
+@dataclass(frozen=True)
+class VaGES(PicklableMethod):
+    """Score matching with variational estimates of the score and of its gradient; nothing is unrolled.
+
+        s(v) = mean_h grad_v [-E(v, h)],   h ~ q(h | v; phi)
+        z^T d_theta s(v) = mean_h d_theta z^T grad_v [-E] + Cov_h(d_theta [-E], z^T grad_v [-E])
+
+    z is the derivative of the objective in s, from particles of its own, held fixed. One iteration: K
+    steps in phi on the lower-level divergence at perturbed points; one step in theta. The gradient is
+    exact in the mean where q is the true posterior. (Bao et al., ICML 2021, arXiv 2010.08258.)
+
+    Attributes:
+        objective: `DSM`, `MDSM` or `KSD`.
+        divergence: D, the lower-level loss: `KL` or `Fisher`.
+        lower_steps: K.
+        num_particles: P, latents a data point in each of the two sets.
+        refinement: Langevin steps that follow the draw from q, or None; for continuous latents. Under
+            `pmap` their noise is each device's own.
+        variance_reduced: whether z uses grad_v [-E - log q], whose variance is 0 at the true posterior.
+        biased_covariance: whether the covariance is divided by P rather than P - 1.
+        optimizers: of theta and phi. Schedules of both count iterations.
+
+    Raises:
+        ValueError: for fewer than 2 particles or less than one lower-level step.
+        TypeError: for an objective that needs derivatives of the score.
+    """
+
+    objective: PointwiseObjective = DSM()
+    divergence: Divergence = KL()
+    lower_steps: int = 5
+    num_particles: int = 5
+    refinement: LangevinRefinement | None = None
+    variance_reduced: bool = False
+    biased_covariance: bool = False
+    optimizers: Optimizers = DEFAULT_OPTIMIZERS
+
+    def __post_init__(self) -> None:
+        checks.instance("objective", self.objective, Objective, "DSM(noise_std=0.1)")
+        check_divergence(self.divergence)
+        if not isinstance(self.objective, PointwiseObjective):
+            raise TypeError(
+                f"objective={self.objective!r} needs derivatives of the score, which VaGES does not "
+                "estimate; use DSM, MDSM or KSD, or train by BiSM."
+            )
+        checks.positive_int("lower_steps", self.lower_steps)
+        checks.positive_int("num_particles", self.num_particles)
+        if self.num_particles < 2:
+            raise ValueError("num_particles=1 has no covariance; pass at least 2.")
+        if self.refinement is not None:
+            checks.instance("refinement", self.refinement, LangevinRefinement, "LangevinRefinement(5)")
+        checks.boolean("variance_reduced", self.variance_reduced)
+        if self.variance_reduced and self.refinement is not None:
+            raise ValueError(
+                "variance_reduced=True with a refinement: the mean of grad_v log q vanishes under q alone, "
+                "so refined particles would bias the score. Take one of the two."
+            )
+        checks.boolean("biased_covariance", self.biased_covariance)
+        checks.optimizer_pair("optimizers", self.optimizers)
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where there is no posterior, or the model breaks the contract of either.
+        """
+        energy = as_model("energy_fn", energy_fn)
+        posterior = require_posterior("VaGES", posterior_fn)
+        shard = BatchShard(axis_name)
+        losses = BilevelProblem(energy.apply, posterior.apply, self.objective, self.divergence, shard=shard)
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
+            check_batch(self.objective, batch)
+            theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
+            check_latent_model(energy, posterior, theta, phi, batch)
+            check_lower_density(posterior, phi, batch, self.divergence)
+            opt_states = start_optimizers(self.optimizers, theta, phi)
+            return LatentState(theta, phi, *opt_states, no_iterations())
+
+        def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
+            lower_key, noise_key = jax.random.split(rng_key)
+            lower = fit_posterior(losses, self.lower_steps, self.optimizers.phi, lower_key, state, batch)
+            noise = self.draw_noise(losses, noise_key, lower.phi, batch)
+            surrogate_and_loss = jax.value_and_grad(self.surrogate, argnums=1, has_aux=True)
+            (_, loss), grads = surrogate_and_loss(losses, state.theta, lower.phi, batch, noise)
+            loss, grads = shard.mean((loss, grads))
+            optimizer = count_iterations(
+                self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
+            )
+            theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
+            info = LatentInfo(loss, lower.losses[-1], optax.tree.norm(grads))
+            new_state = LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1)
+            return new_state, info
+
+        return checked_algorithm(LatentState, init, step)
+
+    def draw_noise(
+        self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array
+    ) -> VaGESNoise:
+        """All noise of the estimate."""
+        visible_key, latent_key, refinement_key = jax.random.split(rng_key, 3)
+        latent = losses.draw_latent_noise(latent_key, phi, v, (2 * self.num_particles,))
+        latent = jax.tree.map(lambda leaf: jnp.squeeze(leaf, axis=1), latent)  # one particle a draw
+        visible = losses.draw_visible_noise(visible_key, v, ())
+        return VaGESNoise(visible, latent, losses.shard.own_key(refinement_key))
+
+    def surrogate(
+        self, losses: BilevelProblem, theta: Params, phi: Params, v: Array, noise: VaGESNoise
+    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """A scalar whose gradient in theta is the estimate, and the objective at s(v).
+
+        mean_b [ z^T mean_h grad_v(-E) + n/(n-1) Cov_h(-E, sg[z^T grad_v(-E)]) ]
+        """
+        points = self.objective.perturb(v, noise.visible)
+        samples = self._draw_particles(losses, theta, phi, points, noise)
+        first = jax.tree.map(lambda leaf: leaf[: self.num_particles], samples)
+        second = jax.tree.map(lambda leaf: leaf[self.num_particles :], samples)
+        loss, residual = self._residual(losses, jax.lax.stop_gradient(theta), phi, v, noise, points, first)
+
+        def log_joint(points: Array, sample: LatentSample) -> Float[Array, " batch"]:
+            return -losses.energy_fn(theta, points, sample.h)
+
+        def directional(sample: LatentSample) -> tuple[Array, Array]:
+            """-E and z^T grad_v(-E), `[B]` each, by one forward-mode derivative."""
+            return jax.jvp(lambda points: log_joint(points, sample), (points,), (residual,))
+
+        log_joints, slopes = jax.vmap(directional)(second)
+        centred = jax.lax.stop_gradient(slopes - slopes.mean(axis=0, keepdims=True))
+        divisor = self.num_particles - (not self.biased_covariance)
+        covariance = (log_joints * centred).sum(axis=0) / divisor
+        return jnp.mean(slopes.mean(axis=0) + covariance), loss
+
+    def _draw_particles(
+        self, losses: BilevelProblem, theta: Params, phi: Params, points: Array, noise: VaGESNoise
+    ) -> LatentSample:
+        """Both sets of particles with a leading axis, `[2 P, B, *latent]`, held fixed."""
+        posterior = losses.posterior_fn(phi, points)
+        samples = jax.vmap(lambda latent: sample_latents(posterior, latent))(noise.latent)
+        if self.refinement is not None:
+            energy_fn = jax.vmap(lambda h: losses.energy_fn(theta, points, h).sum())
+            h = langevin(
+                energy_fn, noise.refinement, samples.h, self.refinement.num_steps, self.refinement.step_size
+            )
+            samples = LatentSample(h)
+        return jax.lax.stop_gradient(samples)
+
+    def _residual(
+        self,
+        losses: BilevelProblem,
+        theta: Params,
+        phi: Params,
+        v: Array,
+        noise: VaGESNoise,
+        points: Array,
+        samples: LatentSample,
+    ) -> tuple[Float[Array, ""], Float[Array, "batch *visible"]]:
+        """The mean objective at s(v), and z, its derivative in s for each row."""
+
+        def score(sample: LatentSample) -> Array:
+            if self.variance_reduced:
+                score_fn = latent_score(losses.energy_fn, losses.posterior_fn, theta, phi, sample)
+                return score_fn(points)
+            return jax.grad(lambda points: -losses.energy_fn(theta, points, sample.h).sum())(points)
+
+        estimate = jax.vmap(score)(samples).mean(axis=0)
+
+        def objective(estimate: Array) -> Float[Array, ""]:
+            return self.objective.pointwise_loss(estimate, v, noise.visible).sum()
+
+        total, residual = jax.value_and_grad(objective)(estimate)
+        return total / v.shape[0], jax.lax.stop_gradient(residual)

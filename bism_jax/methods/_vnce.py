@@ -1,0 +1,203 @@
+"""Variational noise-contrastive estimation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, Key, PyTree
+
+from bism_jax import checks
+from bism_jax.contract import as_model, latent_log_prob, map_particles, sample_latents
+from bism_jax.contract._capabilities import require_posterior
+from bism_jax.contract._initialisation import init_latent_model
+from bism_jax.contract._model_checks import check_latent_model
+from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
+from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.lower_level import fit_posterior
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
+from bism_jax.methods._common.pickling import PicklableMethod
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.states import no_iterations
+from bism_jax.methods.losses._bilevel import BilevelProblem
+from bism_jax.methods.losses._noise_contrast import (
+    check_distribution,
+    check_noise,
+    draw_noise,
+    logistic_loss,
+    noise_for,
+)
+from bism_jax.objectives import KL, SM
+from bism_jax.typing import Algorithm, Noise, Params
+
+
+class VNCEState(NamedTuple):
+    """What the next iteration needs.
+
+    Attributes:
+        theta: energy parameters.
+        phi: posterior parameters.
+        log_partition: the learned log Z.
+        theta_opt_state: the optimiser's state, of theta and log Z.
+        phi_opt_state: the lower level's.
+        iteration: the number of iterations done.
+    """
+
+    theta: Params
+    phi: Params
+    log_partition: Float[Array, ""]
+    theta_opt_state: PyTree
+    phi_opt_state: PyTree
+    iteration: Int[Array, ""]
+
+
+class VNCEInfo(NamedTuple):
+    """What a person wants to look at.
+
+    Attributes:
+        loss: the logistic loss before the step in theta.
+        lower_loss: the lower-level loss before its last step.
+        grad_norm: the norm of the gradient in theta.
+        log_partition: the learned log Z after the step.
+    """
+
+    loss: Float[Array, ""]
+    lower_loss: Float[Array, ""]
+    grad_norm: Float[Array, ""]
+    log_partition: Float[Array, ""]
+
+
+class VNCENoise(NamedTuple):
+    """The noise of the loss in theta.
+
+    Attributes:
+        v: noise points, `[nu, B, *visible]`.
+        data_latent: the posterior's noise at the data, `[1, B, ...]`.
+        noise_latent: and at the noise points, `[nu, P, B, ...]`.
+    """
+
+    v: Array
+    data_latent: Noise
+    noise_latent: Noise
+
+
+@dataclass(frozen=True)
+class VNCE(PicklableMethod):
+    """Variational noise-contrastive estimation of an energy with latents and its log-partition.
+
+        min_{theta, c} mean_data softplus(log nu - G(v, h)) + nu mean_noise softplus(G_P(y) - log nu)
+        G(v, h) = -E(v, h) - log q(h | v) - c - log p_noise(v),                        h ~ q(h | v)
+        G_P(y) = log mean_p exp(-E(y, h_p) - log q(h_p | y)) - c - log p_noise(y),   h_p ~ q(h | y)
+
+    One iteration: K steps on KL(q || p(h | v; theta)) in phi, at the data, as Bao et al. have it (the authors
+    maximise their own bound in phi, with the same optimum); one step in theta and c with the latents held
+    fixed. (Rhodes and Gutmann, AISTATS 2019, arXiv 1810.08010.)
+
+    Attributes:
+        lower_steps: K.
+        noise_ratio: nu, noise points a data point.
+        num_particles: P, latents a noise point.
+        noise: a distribution over one data point; None is the standard normal.
+        optimizers: of theta (with c) and phi.
+    """
+
+    lower_steps: int = 5
+    noise_ratio: int = 1
+    num_particles: int = 5
+    noise: Any = None
+    optimizers: Optimizers = DEFAULT_OPTIMIZERS
+
+    def __post_init__(self) -> None:
+        check_distribution(self.noise)
+        for name in ("lower_steps", "noise_ratio", "num_particles"):
+            checks.positive_int(name, getattr(self, name))
+        checks.optimizer_pair("optimizers", self.optimizers)
+
+    def bind(
+        self,
+        energy_fn: Any,
+        posterior_fn: Any = None,
+        *,
+        init_params: tuple[Params, Params] | None = None,
+        axis_name: str | None = None,
+    ) -> Algorithm:
+        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
+
+        Raises:
+            ValueError: where there is no posterior, or the model breaks the contract of either.
+        """
+        energy = as_model("energy_fn", energy_fn)
+        posterior = require_posterior("VNCE", posterior_fn)
+        # The lower level sees the data itself, as exact score matching does.
+        losses = BilevelProblem(energy.apply, posterior.apply, SM(), KL(), shard=BatchShard(axis_name))
+
+        def init(rng_key: Key[Array, ""], batch: Array) -> VNCEState:
+            check_noise(self.noise, batch)
+            theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
+            check_latent_model(energy, posterior, theta, phi, batch)
+            log_partition = jnp.zeros((), batch.dtype)
+            opt_states = start_optimizers(self.optimizers, (theta, log_partition), phi)
+            return VNCEState(theta, phi, log_partition, *opt_states, no_iterations())
+
+        def step(rng_key: Key[Array, ""], state: VNCEState, batch: Array) -> tuple[VNCEState, VNCEInfo]:
+            lower_key, noise_key = jax.random.split(rng_key)
+            lower = fit_posterior(losses, self.lower_steps, self.optimizers.phi, lower_key, state, batch)
+            noise = self.draw_noise(losses, noise_key, lower.phi, batch)
+
+            def loss_fn(params: tuple[Params, Array]) -> Float[Array, ""]:
+                return self.higher_loss(losses, params, lower.phi, batch, noise)
+
+            params = (state.theta, state.log_partition)
+            loss, grads = losses.shard.mean(jax.value_and_grad(loss_fn)(params))
+            optimizer = count_iterations(
+                self.optimizers.theta, state.theta_opt_state, params, state.iteration, once=True
+            )
+            (theta, log_partition), theta_opt_state = apply_gradient(
+                optimizer, grads, state.theta_opt_state, params
+            )
+            info = VNCEInfo(loss, lower.losses[-1], optax.tree.norm(grads[0]), log_partition)
+            new_state = VNCEState(
+                theta, lower.phi, log_partition, theta_opt_state, lower.opt_state, state.iteration + 1
+            )
+            return new_state, info
+
+        return checked_algorithm(VNCEState, init, step)
+
+    def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
+        """All noise of the loss in theta."""
+        point_key, data_key, latent_key = jax.random.split(rng_key, 3)
+        points = draw_noise(self.noise, point_key, v, self.noise_ratio, losses.shard)
+        data_latent = losses.draw_latent_noise(data_key, phi, v, ())
+        at_noise = replace(losses, num_particles=self.num_particles)
+        return VNCENoise(points, data_latent, at_noise.draw_latent_noise(latent_key, phi, v, (len(points),)))
+
+    def higher_loss(
+        self,
+        losses: BilevelProblem,
+        params: tuple[Params, Array],
+        phi: Params,
+        v: Float[Array, "batch *visible"],
+        noise: VNCENoise,
+    ) -> Float[Array, ""]:
+        """The logistic loss as a deterministic function of its noise; no gradient flows to phi."""
+        theta, log_partition = params
+        phi = jax.lax.stop_gradient(phi)
+        log_noise = noise_for(self.noise, v).log_prob
+
+        def log_ratio(v: Array, latent: Noise) -> Float[Array, " batch"]:
+            posterior = losses.posterior_fn(phi, v)
+
+            def log_weight(latent: Noise) -> Float[Array, " batch"]:
+                sample = jax.lax.stop_gradient(sample_latents(posterior, latent))
+                return -losses.energy_fn(theta, v, sample.h) - latent_log_prob(posterior, sample)
+
+            log_weights = map_particles(log_weight, latent)
+            log_mean = jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
+            return log_mean - log_partition - log_noise(v)
+
+        on_noise = map_particles(lambda point: log_ratio(*point), (noise.v, noise.noise_latent))
+        return logistic_loss(log_ratio(v, noise.data_latent), on_noise)

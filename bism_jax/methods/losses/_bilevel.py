@@ -1,0 +1,216 @@
+"""The two losses of bi-level score matching as functions of explicit noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PyTree
+
+from bism_jax.contract import (
+    FactoredEnergy,
+    draw_latent_noise,
+    map_particles,
+    sample_latents,
+    without_features,
+)
+from bism_jax.hypergradient import LowerProblem, LowerSolution, Strategy
+from bism_jax.methods._common.shards import BatchShard
+from bism_jax.objectives import (
+    Divergence,
+    Objective,
+    PointwiseObjective,
+    factored_score,
+    latent_score,
+    moving_latent_score,
+)
+from bism_jax.typing import EnergyFn, Noise, Params, PosteriorFn, ScoreFn
+
+
+class LevelNoise(NamedTuple):
+    """The noise of one loss, or of several with a leading axis.
+
+    Attributes:
+        visible: the objective's, `[B, ...]`.
+        latent: the posterior's, `[P, B, ...]`, or keys `[P]` for a posterior that takes no noise.
+    """
+
+    visible: Noise
+    latent: Noise
+
+
+class LowerInput(NamedTuple):
+    """What a lower-level step sees.
+
+    Attributes:
+        v: the perturbed batch, `[B, *visible]`.
+        weight: of each data point, `[B]` or a number.
+        latent: noise, `[P, B, ...]`.
+        features: the energy's at v; None has the step compute them.
+    """
+
+    v: Float[Array, "batch *visible"]
+    weight: Any
+    latent: Noise
+    features: PyTree = None
+
+
+class Trunk(NamedTuple):
+    """The part of a factored energy that no latent enters, at the perturbed batch.
+
+    Attributes:
+        points: the perturbed batch, `[B, *visible]`.
+        features: f, a pytree of `[B, ...]`.
+        pullback: takes a cotangent of f to one of the points.
+    """
+
+    points: Float[Array, "batch *visible"]
+    features: PyTree
+    pullback: Callable[[PyTree], tuple[Array]]
+
+
+@dataclass(frozen=True)
+class BilevelProblem:
+    """A model with the losses of both levels.
+
+        G(phi, theta) = mean_b w_b D(q(h|v~_b; phi) || p(h|v~_b; theta))           lower level
+        J(theta, phi) = mean_b F(grad_v [-E(v, h) - log q(h|v)], noise_b, v_b)     higher level
+
+    With P particles J is the mean of P losses, or the loss of the mean score, which is at most that and tends
+    to the loss of the field u(v) = E_q grad_v [-E - log q] as P grows:
+
+        F(u) <= E F(1/P sum_p s_p) <= E 1/P sum_p F(s_p),   F = DSM, MDSM, SM or SSM with moving latents
+
+    Attributes:
+        energy_fn: `(theta, v, h) -> [B]`, or a `FactoredEnergy`.
+        posterior_fn: `(phi, v) -> distribution`.
+        objective: F.
+        divergence: D.
+        num_particles: P, latents a data point at both levels.
+        shard: the part of the batch that this device holds.
+        particle_average: of the higher level, `"losses"` or `"scores"`.
+    """
+
+    energy_fn: EnergyFn
+    posterior_fn: PosteriorFn
+    objective: Objective
+    divergence: Divergence
+    num_particles: int = 1
+    shard: BatchShard = BatchShard()
+    particle_average: Literal["losses", "scores"] = "losses"
+
+    @property
+    def energy(self) -> FactoredEnergy:
+        """The energy in factored form."""
+        if isinstance(self.energy_fn, FactoredEnergy):
+            return self.energy_fn
+        return without_features(self.energy_fn)
+
+    @property
+    def moves_latents(self) -> bool:
+        """Whether the objective takes the Jacobian of a score in which h moves with v."""
+        is_pointwise = isinstance(self.objective, PointwiseObjective)
+        return not is_pointwise and getattr(self.objective, "latents", "moving") == "moving"
+
+    def draw_visible_noise(self, rng_key: Key[Array, ""], v: Array, sample_shape: tuple[int, ...]) -> Noise:
+        """The objective's noise with leading axes `sample_shape`."""
+        noise = self.objective.draw_noise(rng_key, self.shard.global_batch(v), sample_shape)
+        return self.shard.rows(noise, len(sample_shape), v.shape[0])
+
+    def draw_latent_noise(
+        self, rng_key: Key[Array, ""], phi: Params, v: Array, sample_shape: tuple[int, ...]
+    ) -> Noise:
+        """The posterior's noise with leading axes `(*sample_shape, P)`."""
+        # The noise depends on the posterior's shapes alone, so the compiler drops this evaluation.
+        posterior = self.posterior_fn(phi, self.shard.global_batch(v))
+        noise = draw_latent_noise(rng_key, posterior, (*sample_shape, self.num_particles))
+        return self.shard.rows(noise, len(sample_shape) + 1, v.shape[0])
+
+    def lower_input(self, v: Array, noise: LevelNoise) -> LowerInput:
+        """What the lower-level loss needs of the batch and its noise."""
+        return LowerInput(
+            self.objective.perturb(v, noise.visible),
+            jnp.asarray(self.objective.lower_weight(noise.visible), v.dtype),
+            noise.latent,
+        )
+
+    def trunk(self, theta: Params, v: Array, noise: LevelNoise) -> Trunk:
+        """The features of the perturbed batch; one pass serves both levels where they share its noise."""
+        points = self.objective.perturb(v, noise.visible)
+        features, pullback = jax.vjp(lambda points: self.energy.features(theta, points), points)
+        return Trunk(points, features, pullback)
+
+    def lower_loss(self, phi: Params, theta: Params, data: LowerInput) -> Float[Array, ""]:
+        """G(phi, theta)."""
+        features = self.energy.features(theta, data.v) if data.features is None else data.features
+
+        def energy_fn(theta: Params, v: Array, h: Array) -> Float[Array, " batch"]:
+            return self.energy.head(theta, v, features, h)
+
+        posterior = self.posterior_fn(phi, data.v)
+        losses = self.divergence.loss(energy_fn, theta, posterior, data.v, data.latent)
+        return jnp.mean(data.weight * losses)
+
+    def higher_loss(
+        self,
+        theta: Params,
+        phi: Params,
+        v: Float[Array, "batch *visible"],
+        noise: LevelNoise,
+        trunk: Trunk | None = None,
+    ) -> Float[Array, ""]:
+        """J(theta, phi), with the latents drawn at the perturbed points; `trunk` is computed where None."""
+        trunk = self.trunk(theta, v, noise) if trunk is None else trunk
+
+        def of_mean_score(latents: Noise) -> Float[Array, " batch"]:
+            return self._point_losses(theta, phi, v, noise.visible, trunk, latents)
+
+        if self.particle_average == "scores":
+            return of_mean_score(noise.latent).mean()
+        alone = jax.tree.map(lambda leaf: leaf[:, None], noise.latent)
+        return map_particles(of_mean_score, alone).mean()
+
+    def _point_losses(
+        self, theta: Params, phi: Params, v: Array, visible: Noise, trunk: Trunk, latents: Noise
+    ) -> Float[Array, " batch"]:
+        """The objective of each data point at the mean score of its particles, `[P, ...]`."""
+        if not isinstance(self.objective, PointwiseObjective):  # it differentiates the score
+
+            def score_fn(points: Array) -> Array:
+                score_at = lambda latent: self._score_fn(theta, phi, trunk, latent)(points)  # noqa: E731
+                return map_particles(score_at, latents).mean(axis=0)
+
+            return self.objective.loss(score_fn, v, visible)
+        posterior = self.posterior_fn(phi, trunk.points)
+
+        def score_value(latent: Noise) -> Array:
+            sample = sample_latents(posterior, latent)
+            return factored_score(self.energy.head, self.posterior_fn, theta, phi, sample, *trunk)
+
+        score = map_particles(score_value, latents).mean(axis=0)
+        return self.objective.pointwise_loss(score, v, visible)
+
+    def _score_fn(self, theta: Params, phi: Params, trunk: Trunk, latent: Noise) -> ScoreFn:
+        """The field of one particle a data point, for an objective that takes its Jacobian."""
+        if self.moves_latents:
+            return moving_latent_score(self.energy, self.posterior_fn, theta, phi, latent)
+        sample = sample_latents(self.posterior_fn(phi, trunk.points), latent)
+        return latent_score(self.energy, self.posterior_fn, theta, phi, sample)
+
+    def unrolled_loss(
+        self,
+        theta: Params,
+        phi: Params,
+        v: Float[Array, "batch *visible"],
+        noise: LevelNoise,
+        strategy: Strategy,
+        problem: LowerProblem,
+        inputs: PyTree = None,
+        opt_state: PyTree = None,
+    ) -> tuple[Float[Array, ""], LowerSolution]:
+        """J(theta, phi^N(theta)), whose gradient in theta is the hypergradient, and the solution."""
+        solution = strategy.solve(problem, phi, theta, inputs, opt_state)
+        return self.higher_loss(theta, solution.phi, v, noise), solution

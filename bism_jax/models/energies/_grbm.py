@@ -1,0 +1,153 @@
+"""The Gaussian-Bernoulli restricted Boltzmann machine."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from flax import linen as nn
+from jaxtyping import Array, Float, Key
+
+from bism_jax import checks
+from bism_jax._precision import working_dtype
+from bism_jax.typing import Params
+
+_MAX_ENUMERATED = 20
+_STATES_A_BLOCK = 4096
+
+
+class GRBM(nn.Module):
+    """Visible v in R^d, hidden h in {0, 1}^m, of which the energy accepts the relaxation to [0, 1]^m.
+
+        E(v, h) = 1/2 sum_i (v_i - b_i)^2 exp(-2 s_i) - c^T h - v^T W h
+
+    Parameters: `W` [d, m], `b` [d], `c` [m] and `log_std` s [d]; s starts at 0, the rest uniform on
+    +-1/sqrt(m). Everything marginal or conditional is in closed form. (Bao et al., NeurIPS 2020, arXiv
+    2010.07856, sec. 5.1.) Functions beside the energy are methods:
+    `GRBM(4).apply(theta, v, method="free_energy")`.
+
+    Attributes:
+        num_hidden: m.
+    """
+
+    num_hidden: int
+
+    def __post_init__(self) -> None:
+        checks.positive_int("num_hidden", self.num_hidden)
+        super().__post_init__()
+
+    def __call__(
+        self, v: Float[Array, "batch visible"], h: Float[Array, "batch hidden"]
+    ) -> Float[Array, " batch"]:
+        """E(v, h), `[B]`."""
+        hidden_field = self._hidden_field(v)
+        return self._quadratic(v) - (h * hidden_field).sum(axis=-1)
+
+    def free_energy(self, v: Float[Array, "batch visible"]) -> Float[Array, " batch"]:
+        """F(v) = -log sum_h exp(-E(v, h)) = 1/2 sum_i (...) - sum_j softplus(c_j + (v^T W)_j), `[B]`."""
+        return self._quadratic(v) - jax.nn.softplus(self._hidden_field(v)).sum(axis=-1)
+
+    def posterior(self, v: Float[Array, "batch visible"]) -> dist.Distribution:
+        """The exact p(h | v): p(h_j = 1 | v) = sigmoid(c_j + (v^T W)_j)."""
+        return dist.BernoulliLogits(self._hidden_field(v)).to_event(1)
+
+    def sample_h(
+        self, rng_key: Key[Array, ""], v: Float[Array, "batch visible"]
+    ) -> Float[Array, "batch hidden"]:
+        """Draws h ~ p(h | v)."""
+        return jax.random.bernoulli(rng_key, jax.nn.sigmoid(self._hidden_field(v))).astype(v.dtype)
+
+    def sample_v(
+        self, rng_key: Key[Array, ""], h: Float[Array, "batch hidden"]
+    ) -> Float[Array, "batch visible"]:
+        """Draws v ~ p(v | h) = N(b + e^{2s} W h, e^{2s})."""
+        log_std = self._parameter("log_std")
+        noise = jax.random.normal(rng_key, (h.shape[0], log_std.shape[0]), h.dtype)
+        return self.mean_v(h) + jnp.exp(log_std)[None] * noise
+
+    def mean_v(self, h: Float[Array, "batch hidden"]) -> Float[Array, "batch visible"]:
+        """E[v | h] = b + e^{2s} W h."""
+        variance = jnp.exp(2 * self._parameter("log_std"))
+        return self._parameter("b")[None] + variance[None] * (h @ self._parameter("W").T)
+
+    def log_partition(self) -> Float[Array, ""]:
+        """The log partition function, exactly.
+
+            log Z = sum_i s_i + d/2 log 2 pi + LSE_h [c^T h + b^T W h + 1/2 sum_i e^{2 s_i} (W h)_i^2]
+
+        Enumerates the 2^m hidden states.
+
+        Raises:
+            ValueError: for more than 20 hidden units.
+        """
+        if self.num_hidden > _MAX_ENUMERATED:
+            raise ValueError(
+                f"log_partition enumerates 2^num_hidden states: num_hidden={self.num_hidden} exceeds "
+                f"{_MAX_ENUMERATED}. Estimate it by annealed importance sampling instead."
+            )
+        names = ("W", "b", "c", "log_std")
+        weights, b, c, log_std = (self._parameter(name) for name in names)
+        scaled = weights * jnp.exp(log_std)[:, None]
+
+        def log_weight(states: Array) -> Array:
+            bits = (states[:, None] >> jnp.arange(self.num_hidden)[None]) & 1
+            h = bits.astype(weights.dtype)
+            return h @ (c + b @ weights) + 0.5 * ((h @ scaled.T) ** 2).sum(axis=-1)
+
+        states = jnp.arange(2**self.num_hidden).reshape(-1, min(2**self.num_hidden, _STATES_A_BLOCK))
+        blocks = jax.lax.map(lambda block: jax.nn.logsumexp(log_weight(block)), states)
+        return log_std.sum() + 0.5 * b.size * math.log(2 * math.pi) + jax.nn.logsumexp(blocks)
+
+    def annealed(self, beta: Float[Array, ""]) -> Params:
+        """Parameters on the path of annealed importance sampling: W and c are scaled by beta in [0, 1]."""
+        params = self.variables["params"]
+        scaled = {name: jnp.asarray(beta, params[name].dtype) * params[name] for name in ("W", "c")}
+        return {"params": {**params, **scaled}}
+
+    def base_log_partition(self) -> Float[Array, ""]:
+        """The log partition function where beta = 0, sum_i s_i + d/2 log 2 pi + m log 2."""
+        log_std = self._parameter("log_std")
+        return log_std.sum() + 0.5 * log_std.size * math.log(2 * math.pi) + self.num_hidden * math.log(2)
+
+    def sample_base(self, rng_key: Key[Array, ""], num_samples: int) -> Float[Array, "samples visible"]:
+        """Draws v of the model where beta = 0, v ~ N(b, e^{2s})."""
+        b, log_std = self._parameter("b"), self._parameter("log_std")
+        noise = jax.random.normal(rng_key, (num_samples, b.shape[0]), b.dtype)
+        return b[None] + jnp.exp(log_std)[None] * noise
+
+    @nn.compact
+    def _parameters(self, v: Float[Array, "batch visible"]) -> dict[str, Array]:
+        num_visible, dtype = _num_visible(v), working_dtype(v.dtype)
+        limit = 1 / math.sqrt(self.num_hidden)
+
+        def uniform(key: Array, shape: tuple[int, ...]) -> Array:
+            return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+        return {
+            "W": self.param("W", uniform, (num_visible, self.num_hidden)),
+            "b": self.param("b", uniform, (num_visible,)),
+            "c": self.param("c", uniform, (self.num_hidden,)),
+            "log_std": self.param("log_std", nn.initializers.zeros, (num_visible,), dtype),
+        }
+
+    def _parameter(self, name: str) -> Any:
+        return self.get_variable("params", name)
+
+    def _quadratic(self, v: Float[Array, "batch visible"]) -> Float[Array, " batch"]:
+        params = self._parameters(v)
+        return 0.5 * ((v - params["b"][None]) ** 2 * jnp.exp(-2 * params["log_std"])[None]).sum(axis=-1)
+
+    def _hidden_field(self, v: Float[Array, "batch visible"]) -> Float[Array, "batch hidden"]:
+        params = self._parameters(v)
+        return params["c"][None] + v @ params["W"]
+
+
+def _num_visible(v: Array) -> int:
+    if v.ndim != 2:
+        raise ValueError(
+            f"GRBM takes v of shape [batch, visible], not {v.shape}; flatten it: v.reshape(len(v), -1)."
+        )
+    return v.shape[1]

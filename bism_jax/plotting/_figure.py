@@ -1,0 +1,64 @@
+"""What all figures share: how one is made and saved, its colours and its axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bism_jax import checks
+from bism_jax._array_checks import shown
+from bism_jax.plotting import _arguments as arguments
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, safe for colour blindness, without its yellow, which is too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINE_STYLES = ("-", "--", "-.", ":")
+_MAX_DPI = 5000
+INK, GREY = "#333333", "#777777"
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
+    """Writes a figure; its format follows the suffix of `path`, and folders that are missing are made.
+
+    Raises:
+        TypeError: for what is no figure of matplotlib or no path.
+        ValueError: for a suffix that is none of matplotlib's formats, a folder, or a `dpi` below 1.
+    """
+    if not hasattr(figure, "savefig") or not hasattr(figure, "canvas"):
+        raise TypeError(
+            f"figure must be one of matplotlib, such as a plot of this module, not {shown(figure)}."
+        )
+    checks.positive_int("dpi", dpi)
+    if dpi > _MAX_DPI:
+        raise ValueError(f"dpi must be at most {_MAX_DPI}, not {dpi}.")
+    path = arguments.file(path, [f".{suffix}" for suffix in figure.canvas.get_supported_filetypes()])
+    figure.draw_without_rendering()  # the layout takes a second pass to make room for long labels
+    figure.savefig(path, dpi=dpi)
+    return path
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            'bism_jax.plotting needs matplotlib, which is not installed: pip install "bism-jax[experiments]".'
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def style(axes: Axes) -> None:
+    """Gives axes of curves a faint grid and two spines."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(color="#E6E6E6", linewidth=0.7)
+    axes.set_axisbelow(True)

@@ -1,0 +1,98 @@
+"""Tables as heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from bism_jax import checks
+from bism_jax.plotting import _arguments as arguments
+from bism_jax.plotting._figure import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def plot_tables(
+    tables: Mapping[str, Float[ArrayLike, "rows columns"]],
+    row_labels: Sequence[object],
+    column_labels: Sequence[object],
+    ylabel: str,
+    xlabel: str,
+    *,
+    columns: int = 3,
+    log_colour: Sequence[str] = (),
+) -> Figure:
+    """Tables as heat maps with their numbers in the cells; a cell that is NaN stays empty.
+
+    Args:
+        tables: `[rows, columns]` by title, all of one shape.
+        row_labels: one a row.
+        column_labels: one a column.
+        ylabel: what the rows are.
+        xlabel: what the columns are.
+        columns: heat maps in a row of the figure.
+        log_colour: titles of the tables whose colours follow the logarithm; their numbers are positive.
+
+    Raises:
+        TypeError: an argument is of another kind.
+        ValueError: there is no table, the labels do not fit its shape, it has no finite number, or numbers
+            that have no logarithm.
+        ImportError: matplotlib is missing.
+    """
+    arguments.named("tables", tables, "table")
+    row_labels, column_labels = (
+        arguments.labels(name, given)
+        for name, given in (("row_labels", row_labels), ("column_labels", column_labels))
+    )
+    for name, text in (("ylabel", ylabel), ("xlabel", xlabel)):
+        checks.text(name, text, "what it is")
+    checks.positive_int("columns", columns)
+    for title in arguments.labels("log_colour", log_colour):
+        checks.one_of("each of log_colour", title, tuple(tables))
+    shape = (len(row_labels), len(column_labels))
+    arrays = {
+        title: arguments.reals(f"tables[{title!r}]", table, "[rows, columns]")
+        for title, table in tables.items()
+    }
+    for title, table in arrays.items():
+        _check_table(f"tables[{title!r}]", table, shape, title in log_colour)
+
+    columns = min(columns, len(tables))
+    rows = -(-len(tables) // columns)
+    figure = new_figure((0.75 * shape[1] + 1.0) * columns, (0.55 * shape[0] + 1.0) * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel, (title, table) in zip(panels, arrays.items(), strict=False):
+        values = table
+        colours = np.log(values) if title in log_colour else values
+        image = panel.imshow(colours, cmap="viridis", aspect="auto")
+        middle = 0.5 * (np.nanmin(colours) + np.nanmax(colours))
+        for (row, column), value in np.ndenumerate(values):
+            if np.isfinite(value):
+                ink = "white" if colours[row, column] < middle else "black"
+                panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
+        image.set_clim(np.nanmin(colours), np.nanmax(colours))
+        panel.set_title(title, fontsize=10)
+        panel.set_xticks(range(shape[1]), [str(label) for label in column_labels])
+        panel.set_yticks(range(shape[0]), [str(label) for label in row_labels])
+        panel.set(xlabel=xlabel, ylabel=ylabel)
+        panel.tick_params(length=0, labelsize=9)
+        panel.spines[:].set_visible(False)
+    for panel in panels[len(tables) :]:
+        panel.remove()
+    return figure
+
+
+def _check_table(name: str, table: np.ndarray, shape: tuple[int, int], is_log: bool) -> None:
+    if table.shape != shape:
+        raise ValueError(
+            f"{name} has shape {table.shape}, but the labels are for {shape}: row_labels by column_labels."
+        )
+    if not np.isfinite(table).any() or np.isinf(table).any():
+        raise ValueError(f"{name} has no finite number, or an infinite one; cells without a number are NaN.")
+    if is_log and (table <= 0).any():
+        raise ValueError(f"{name} holds numbers that are not above 0, so leave it out of log_colour.")

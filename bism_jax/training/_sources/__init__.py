@@ -1,0 +1,1 @@
+"""Where minibatches come from: arrays, tables, sparse rows, random access and iterables."""

@@ -1,0 +1,253 @@
+"""Minibatches as an iterable yields them, such as a data loader."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from bism_jax import checks
+from bism_jax.training._checkpoints.description import Description, digest_of_arrays
+from bism_jax.training._sources.fingerprint import of_batch, spread_rows
+from bism_jax.training._sources.items import expression, read_item, storable
+
+_END = object()
+_FINGERPRINT_BATCHES = 1000
+_MAX_SKIPPED = 1000  # batches in a row, after which an endless iterator is given up
+
+
+class _ListIterator:
+    """The items of a list, with a position that can be set."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self._items, self._index = items, 0
+
+    def __iter__(self) -> _ListIterator:
+        return self
+
+    def __next__(self) -> Any:
+        if self._index >= len(self._items):
+            raise StopIteration
+        self._index += 1
+        return self._items[self._index - 1]
+
+    def get_state(self) -> int:
+        return self._index
+
+    def set_state(self, state: int) -> None:
+        self._index = state
+
+
+class IterableSource:
+    """Batches from an iterable, restarted when it ends; each process passes its own part of a batch.
+
+    A batch of another size than the first, as the last of an epoch, is left out. A list, and an iterator with
+    `get_state` and `set_state`, can be resumed exactly.
+    """
+
+    resident: np.ndarray | None = None
+
+    def __init__(self, iterable: Iterable[Any], batch_size: int) -> None:
+        self._iterable = iterable
+        self._iterator = self._begin()
+        self._warned = False
+        self._dtype: np.dtype | None = None
+        self._number: int | None = 0  # of the next batch in this pass, where it is known
+        self._local_size = batch_size // jax.process_count()
+        self.has_position = hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
+        start = self._state() if self.has_position else None
+        self._example = self._draw(None)
+        self._shape = self._example.shape
+        self._first: np.ndarray | None = None if self.has_position else self._example
+        if self.has_position:
+            self._set_state(start)
+            self._number = 0
+        self.batch_size = self._shape[0] * jax.process_count()
+        if self.batch_size != batch_size:
+            raise ValueError(
+                f"batch_size={batch_size}, but data yields batches of {self.batch_size} rows; pass "
+                f"batch_size={self.batch_size}{self._other_readings(batch_size)}."
+            )
+
+    def example(self) -> np.ndarray:
+        """The first batch."""
+        return self._example
+
+    def take(self, step: int, num_steps: int) -> np.ndarray:
+        """The next batches."""
+        start = self._state() if self.has_position else None
+        try:
+            return np.stack([self._next() for _ in range(num_steps)])
+        except Exception:
+            if start is not None:  # the iterations before these are to be saved with their place in the data
+                self._set_state(start)
+            raise
+
+    def position(self) -> Any:
+        """The iterator's state with a checksum of the batch that comes next, or None."""
+        if not self.has_position:
+            return None
+        state, number = self._state(), self._number
+        checksum = self._checksum_of_next(state)
+        self._number = number
+        return {**state, "next": checksum}
+
+    def set_position(self, position: Any) -> None:
+        """Returns to a state of the iterator; raises ValueError where another batch comes next."""
+        if not self.has_position:
+            return
+        self._set_state(position)
+        if position.get("next") not in (None, self._checksum_of_next(position)):
+            raise ValueError(
+                "data does not go on as it did when the checkpoint was written: the next batch is another. "
+                "Pass the iterable that the run was started with, or choose another checkpoint_dir."
+            )
+
+    def fingerprint(self) -> Description:
+        """Of a list; otherwise of the first batch, without its values, as they may come in another order."""
+        outline = {**of_batch(self._example), "keeps_its_state": self.has_position}
+        if not isinstance(self._iterable, list):
+            return outline
+        batches = [self._iterable[index] for index in spread_rows(len(self._iterable), _FINGERPRINT_BATCHES)]
+        arrays = [read_item(batch, "batch", "", None, self._local_size) for batch in batches]
+        return {**outline, "batches": len(self._iterable), "checksum": digest_of_arrays(arrays)}
+
+    def _begin(self) -> Iterator[Any]:
+        return _ListIterator(self._iterable) if isinstance(self._iterable, list) else iter(self._iterable)
+
+    def _checksum_of_next(self, state: dict[str, Any]) -> str:
+        checksum = digest_of_arrays(self._draw(self._shape))
+        self._set_state(state)
+        return checksum
+
+    def _state(self) -> dict[str, Any]:
+        state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
+        if isinstance(state, (bytes, bytearray)):
+            return {"base64": base64.b64encode(state).decode()}
+        if not _is_json(state):
+            raise TypeError(
+                f"data: get_state() returns {state!r}, which a checkpoint cannot keep; return bytes, or "
+                "numbers, text, lists and dicts with text for keys."
+            )
+        return {"json": state}
+
+    def _set_state(self, position: Any) -> None:
+        state = base64.b64decode(position["base64"]) if "base64" in position else position["json"]
+        self._iterator.set_state(copy.deepcopy(state))  # type: ignore[attr-defined]
+        self._number = None
+
+    def _next(self) -> np.ndarray:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return self._draw(self._shape)
+
+    def _draw(self, shape: tuple[int, ...] | None) -> np.ndarray:
+        num_skipped, ended_after = 0, None
+        for _ in range(2):
+            while (
+                item := next(self._iterator, _END)
+            ) is not _END:  # `for` would call `iter`, and set some back
+                batch = self._read(item, shape)
+                if batch is not None:
+                    return batch
+                num_skipped += 1
+                if num_skipped == _MAX_SKIPPED:
+                    raise ValueError(
+                        f"data yields no further batch of shape {shape}: the last {num_skipped} have other "
+                        "numbers of rows. Pass batches of one size."
+                    )
+            ended_after = ended_after or self._number
+            self._iterator, self._number = self._begin(), 0
+        raise ValueError(self._ended(shape, ended_after))
+
+    def _read(self, item: Any, shape: tuple[int, ...] | None) -> np.ndarray | None:
+        """The batch; None for one of another size than the first."""
+        place = "" if self._number is None else f" in batch {self._number}"
+        self._number = None if self._number is None else self._number + 1
+        row_shape = None if shape is None else shape[1:]
+        batch = read_item(item, "batch", place, row_shape, self._local_size)
+        if shape is not None and batch.ndim and batch.shape[1:] == row_shape and batch.shape != shape:
+            self._skip(len(batch), len(self._example))
+            return None
+        if batch.ndim == 0 and np.issubdtype(batch.dtype, np.number):
+            raise ValueError(
+                f"data yields numbers{place}, not batches [batch, *visible]; pass np.asarray(list(data)) "
+                "where these are rows."
+            )
+        checks.data_array(batch, expression("batch", item), place)
+        if shape is not None and batch.shape != shape:
+            raise ValueError(
+                f"data yields a batch of shape {batch.shape} after batches of shape {shape}{place}; rows "
+                "must all be of one shape."
+            )
+        self._check_dtype(batch.dtype, place)
+        return storable(batch)
+
+    def _ended(self, shape: tuple[int, ...] | None, num_batches: int | None) -> str:
+        reason = "it yields no batch"
+        if self._iterator is self._iterable:
+            after = f" after {num_batches} batches" if num_batches else ""
+            ending = ", or yields no batch" if shape is None else after
+            reason = f"it is an iterator that is exhausted{ending}"
+        return (
+            f"data ended: {reason}. Pass an iterable that can be restarted, such as a list of batches or an "
+            "object whose __iter__ starts anew, or an iterator that repeats."
+        )
+
+    def _other_readings(self, batch_size: int) -> str:
+        """What else the items may be meant to be, for an error."""
+        if not isinstance(self._iterable, list):
+            rows = ", or np.stack(list(data)) where these are rows" if len(self._shape) == 1 else ""
+            return f", or make batches of {batch_size} rows{rows}"
+        arrays = [
+            read_item(item, "batch", f" in batch {k}", self._shape[1:], self._local_size)
+            for k, item in enumerate(self._iterable)
+        ]
+        shapes = list(dict.fromkeys(array.shape for array in arrays))
+        if len({shape[1:] for shape in shapes}) > 1:
+            raise ValueError(
+                f"data is a list of arrays of different shapes, {shapes[0]} and {shapes[1]}; rows must all "
+                "be of one shape: pad or cut them, and np.stack them."
+            )
+        joined = all(
+            np.shape(item) == array.shape for item, array in zip(self._iterable, arrays, strict=True)
+        )
+        readings = ["np.concatenate(data) to shuffle the rows of these batches"] if joined else []
+        if joined and len(shapes) > 1:
+            readings += ["np.stack them, padded to one length, where these are rows"]
+        elif joined and len(arrays) > 1:
+            readings += ["np.asarray(data) where these are rows"]
+        return "".join(f", or {reading}" for reading in readings)
+
+    def _check_dtype(self, dtype: np.dtype, place: str) -> None:
+        if self._dtype is None:
+            self._dtype = dtype
+        if dtype != self._dtype:
+            raise ValueError(
+                f"data yields a batch of dtype {dtype} after batches of {self._dtype}{place}; convert them "
+                "to one."
+            )
+
+    def _skip(self, num_rows: int, expected: int) -> None:
+        if not self._warned:
+            warnings.warn(
+                f"data yields a batch of {num_rows} rows among batches of {expected}; such batches are "
+                "left out. Make batches of one size, or pass the rows as one array [rows, *visible].",
+                stacklevel=2,
+            )
+        self._warned = True
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it comes back from JSON as it went."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_json, value))
+    return value is None or type(value) in (bool, int, float, str)
