@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.hypergradients import bilevel_problem, theta_gradient
 from bism_jax import MDSM, BiSM, Fisher, Optimizers, Unrolled
-from bism_jax.contract._initialisation import init_module
+from bism_jax._contract.initialisation import init_module
 from bism_jax.methods import paper_adam
 from bism_jax.models import (
     ConvDecoder,

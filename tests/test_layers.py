@@ -15,7 +15,7 @@ LAYERS = {
     "checks": 0.25,
     "_tracing": 0.5,
     "hypergradient": 1,
-    "contract": 1,
+    "_contract": 1,
     "data": 1,
     "objectives": 1.25,
     "models": 1.25,
@@ -28,7 +28,7 @@ LAYERS = {
 }
 # What only one room may import, at all or at module level.
 OWNERS = {
-    "flax": ("contract", "models"),
+    "flax": ("_contract", "models"),
     "flowjax": ("models",),
     "equinox": ("models",),
     "paramax": ("models",),

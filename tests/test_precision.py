@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from bism_jax import DSM, ScoreMatching, fit
-from bism_jax.contract._initialisation import given_params, init_latent_model
+from bism_jax._contract.initialisation import given_params, init_latent_model
 from bism_jax.models import GRBM, GaussianPosterior, as_model
 from bism_jax.typing import Algorithm
 from tests.helpers import rows

@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.contract import Model, as_model, draw_latents
-from bism_jax.contract._capabilities import marginal_model, require_posterior
-from bism_jax.contract._initialisation import given_params, init_free_energy, init_module
-from bism_jax.contract._model_checks import check_free_energy
+from bism_jax._contract import Model, as_model, draw_latents
+from bism_jax._contract.capabilities import marginal_model, require_posterior
+from bism_jax._contract.initialisation import given_params, init_free_energy, init_module
+from bism_jax._contract.model_checks import check_free_energy
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
 from bism_jax.methods._common.iteration_counts import count_iterations

@@ -10,10 +10,10 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
-from bism_jax.contract import as_model, factor
-from bism_jax.contract._capabilities import require_posterior
-from bism_jax.contract._initialisation import init_latent_model
-from bism_jax.contract._model_checks import check_latent_model, check_moving_latents
+from bism_jax._contract import as_model, factor
+from bism_jax._contract.capabilities import require_posterior
+from bism_jax._contract.initialisation import init_latent_model
+from bism_jax._contract.model_checks import check_latent_model, check_moving_latents
 from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
 from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.contract._capabilities import refuse_posterior
+from bism_jax._contract.capabilities import refuse_posterior
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.optimizers import apply_gradient, paper_adam

@@ -12,10 +12,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax.contract import as_model, latent_log_prob, map_particles, sample_latents
-from bism_jax.contract._capabilities import require_posterior
-from bism_jax.contract._initialisation import init_latent_model
-from bism_jax.contract._model_checks import check_latent_model
+from bism_jax._contract import as_model, latent_log_prob, map_particles, sample_latents
+from bism_jax._contract.capabilities import require_posterior
+from bism_jax._contract.initialisation import init_latent_model
+from bism_jax._contract.model_checks import check_latent_model
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
 from bism_jax.methods._common.iteration_counts import count_iterations
 from bism_jax.methods._common.lower_level import fit_posterior

@@ -1,6 +1,6 @@
 """Energies and posteriors as Flax modules, and the adapters for modules and functions of a user."""
 
-from bism_jax.contract import FactoredEnergy, Model, as_model, factor, is_factored, without_features
+from bism_jax._contract import FactoredEnergy, Model, as_model, factor, is_factored, without_features
 from bism_jax.models.energies import (
     GRBM,
     LinearGaussian,

@@ -3,7 +3,7 @@
 Drawing noise is separate from the loss, which is a deterministic function of it.
 """
 
-from bism_jax.contract import (
+from bism_jax._contract import (
     LatentSample,
     draw_latent_noise,
     draw_latents,

@@ -10,7 +10,7 @@ import jax
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.contract._latents import LatentSample, latent_log_prob, map_particles, sample_latents
+from bism_jax._contract.latents import LatentSample, latent_log_prob, map_particles, sample_latents
 from bism_jax.objectives._objective import sum_events
 from bism_jax.typing import EnergyFn, Noise, Params, Posterior
 

@@ -9,7 +9,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
-from bism_jax.contract._latents import LatentSample, latent_log_prob, sample_latents
+from bism_jax._contract.latents import LatentSample, latent_log_prob, sample_latents
 from bism_jax.typing import EnergyFn, FreeEnergyFn, Noise, Params, PosteriorFn, ScoreFn
 
 

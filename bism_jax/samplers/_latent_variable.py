@@ -25,8 +25,8 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from bism_jax import checks
 from bism_jax._array_checks import call_on_rows
+from bism_jax._contract.guarded_calls import check_leaves
 from bism_jax._jax_switches import with_transfers
-from bism_jax.contract._guarded_calls import check_leaves
 from bism_jax.samplers import _chain_checks as chain_checks
 from bism_jax.samplers._annealed_langevin import AnnealedSamples, anneal, initial_noise
 from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from bism_jax import checks
+from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
-from bism_jax.contract._guarded_calls import check_parameters
 from bism_jax.evaluation._model_functions import require
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params

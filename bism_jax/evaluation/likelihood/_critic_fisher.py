@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax._array_checks import call_on_rows
+from bism_jax._contract import as_model, draw_latent_noise, map_particles, sample_latents
+from bism_jax._contract.guarded_calls import check_parameters, guarded_model
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
-from bism_jax.contract import as_model, draw_latent_noise, map_particles, sample_latents
-from bism_jax.contract._guarded_calls import check_parameters, guarded_model
 from bism_jax.evaluation._model_functions import checked_rows, energy_of, posterior_of, require
 from bism_jax.methods._common.optimizers import apply_gradient
 from bism_jax.models import MLPCritic

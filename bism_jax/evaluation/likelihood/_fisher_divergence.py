@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax._array_checks import call_on_rows
+from bism_jax._contract.guarded_calls import one_value_a_row
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
-from bism_jax.contract._guarded_calls import one_value_a_row
 from bism_jax.evaluation._model_functions import checked_rows, require
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params

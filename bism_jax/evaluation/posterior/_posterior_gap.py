@@ -12,10 +12,10 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions.kl import kl_divergence
 
+from bism_jax._contract import as_model
+from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
-from bism_jax.contract import as_model
-from bism_jax.contract._guarded_calls import check_parameters
 from bism_jax.evaluation._model_functions import checked_rows, posterior_of, require
 from bism_jax.evaluation.posterior._posterior_mean import posterior_mean
 from bism_jax.models import RelaxedBernoulli

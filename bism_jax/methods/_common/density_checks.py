@@ -13,9 +13,9 @@ from jax.extend.core import JaxprEqn, Literal
 from jaxtyping import Array, Float, PyTree
 from numpyro.distributions import constraints
 
+from bism_jax._contract import Model, draw_latent_noise, sample_latents
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxprs import dependent_equations, has_gradient
-from bism_jax.contract import Model, draw_latent_noise, sample_latents
 from bism_jax.models import RelaxedBernoulli
 from bism_jax.objectives import Divergence, Fisher, Objective
 from bism_jax.typing import Params

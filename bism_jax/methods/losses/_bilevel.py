@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from bism_jax.contract import (
+from bism_jax._contract import (
     FactoredEnergy,
     draw_latent_noise,
     map_particles,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float, Key
 
-from bism_jax.contract import Model, draw_latent_noise, sample_latents
+from bism_jax._contract import Model, draw_latent_noise, sample_latents
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.objectives import sum_events
 from bism_jax.typing import Noise, Params

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.contract import as_model
-from bism_jax.contract._capabilities import marginal_model
-from bism_jax.contract._initialisation import init_free_energy, init_joint_energy
-from bism_jax.contract._model_checks import check_free_energy, check_joint_energy
+from bism_jax._contract import as_model
+from bism_jax._contract.capabilities import marginal_model
+from bism_jax._contract.initialisation import init_free_energy, init_joint_energy
+from bism_jax._contract.model_checks import check_free_energy, check_joint_energy
 from bism_jax.typing import Params
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from bism_jax.contract import Model, as_model
+from bism_jax._contract import Model, as_model
 
 _POSTERIOR = "a posterior_fn"
 _CHAINS = (

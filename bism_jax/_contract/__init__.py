@@ -3,9 +3,9 @@
 It stands below `models`, since a method and `fit` need the contract but none of the models.
 """
 
-from bism_jax.contract._adapters import Model, as_model
-from bism_jax.contract._factored import FactoredEnergy, factor, is_factored, without_features
-from bism_jax.contract._latents import (
+from bism_jax._contract.adapters import Model, as_model
+from bism_jax._contract.factored import FactoredEnergy, factor, is_factored, without_features
+from bism_jax._contract.latents import (
     LatentSample,
     draw_latent_noise,
     draw_latents,

@@ -6,9 +6,9 @@ import jax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax._contract import Model, draw_latents
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import call_compiled
-from bism_jax.contract import Model, draw_latents
 from bism_jax.typing import Params
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
-from bism_jax.contract._adapters import Model
+from bism_jax._contract.adapters import Model
 from bism_jax.typing import EnergyFn, Params
 
 

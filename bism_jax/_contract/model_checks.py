@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from bism_jax._contract import Model, draw_latent_noise, factor, is_factored, latent_log_prob, sample_latents
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxprs import has_gradient, is_inexact
-from bism_jax.contract import Model, draw_latent_noise, factor, is_factored, latent_log_prob, sample_latents
 from bism_jax.typing import Params
 
 _PROBE_ROWS = 4

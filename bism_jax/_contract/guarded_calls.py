@@ -13,8 +13,8 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from bism_jax._array_checks import NOT_OF_ARGUMENTS, is_finite, is_known, is_told, shapes_of, shown
+from bism_jax._contract.adapters import Model, as_model
 from bism_jax._precision import is_floating_dtype
-from bism_jax.contract._adapters import Model, as_model
 from bism_jax.typing import Params
 
 _PARAMETERS_OF = {"energy_fn": "theta", "posterior_fn": "phi", "critic": "its parameters"}
