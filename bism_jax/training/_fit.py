@@ -102,7 +102,7 @@ def fit(
         num_steps: iterations in all, those of a resumed run included.
         batch_size: rows of the global batch.
         rng_key: a seed or a key; its PRNG implementation draws all noise.
-        callbacks: see `bism_jax.training.callbacks._callbacks`.
+        callbacks: see `bism_jax.training.Callback`.
         checkpoint_dir: a folder for the checkpoints of this run, from which it continues; `~` is the home
             folder, and `gs://` and other schemes of etils.epath are buckets.
         checkpoint_every: iterations between checkpoints.
