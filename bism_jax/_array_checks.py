@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,10 @@ import numpy as np
 from jaxtyping import Array
 
 from bism_jax._precision import as_working, is_floating_dtype
+from bism_jax.errors import ModelError
 
-# What is raised for a reason other than the arguments.
-NOT_OF_ARGUMENTS = (FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
+# What passes through a guarded call: what is not of its arguments, or has named its own already.
+PASSES_GUARDS = (ModelError, FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
 _ABBREVIATED = 60  # characters of a value in a message
 
 
@@ -132,20 +132,13 @@ def call_on_rows(name: str, fn: Callable[..., Any], *args: Any) -> Any:
     """`fn(*args)`, whose errors name the function and say the shapes that it was called on."""
     try:
         return fn(*args)
-    except NOT_OF_ARGUMENTS:
+    except PASSES_GUARDS:
         raise
     except Exception as error:
-        if is_told(error):
-            raise
-        raise ValueError(
+        raise ModelError(
             f"{name} cannot be evaluated on arrays of shapes {shapes_of(args)}: {type(error).__name__}: "
             f"{error}"
         ) from error
-
-
-def is_told(error: Exception) -> bool:
-    """Whether it is an error of this library about an argument, which needs no second one around it."""
-    return re.match(r"(energy_fn|posterior_fn|critic|sample_[hv]|\w+_fn)\b", str(error)) is not None
 
 
 def shapes_of(args: tuple[Any, ...]) -> str:

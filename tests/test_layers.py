@@ -8,6 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "bism_jax"
 LAYERS = {
     "typing": 0,
+    "errors": 0,
     "_jax_switches": 0,
     "_paths": 0,
     "_precision": 0,

@@ -72,7 +72,7 @@ def test_every_package_has_a_list():
     packages = {
         f"bism_jax.{found.name}"
         for found in pkgutil.iter_modules(bism_jax.__path__)
-        if hasattr(importlib.import_module(f"bism_jax.{found.name}"), "__all__")
+        if found.name[0] != "_" and hasattr(importlib.import_module(f"bism_jax.{found.name}"), "__all__")
     }
     assert packages - {module.PACKAGE for module in MODULES} == set()
 

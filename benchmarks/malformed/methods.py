@@ -27,6 +27,8 @@ EXEMPT = {
     "BilevelProblem": "made by methods of arguments that they have checked",
     "CodecLosses": "likewise",
     "Chain": "a protocol",
+    "MissingCapability": "raised by methods and evaluations",
+    "ModelError": "likewise",
     "Prior": "a protocol",
     "Optimizers": "a pair, which the methods check",
     "Fadeout": "takes no arguments",

@@ -12,6 +12,7 @@ import jax
 from flax import errors, linen, nnx
 from jaxtyping import Array, Key
 
+from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
 
@@ -38,7 +39,7 @@ def as_model(argument: str, fn: Any) -> Model:
 
     Raises:
         TypeError: where `argument` is no text, or `fn` is a class, or nothing that can be called.
-        ValueError: where a module keeps state beside its parameters.
+        ModelError: where a module keeps state beside its parameters.
     """
     if not isinstance(argument, str):
         raise TypeError(f"argument must be the name of an argument, for messages, not {argument!r}.")
@@ -127,8 +128,8 @@ def _adapt_nnx(argument: str, module: nnx.Module) -> Model:
     return Model(name, lambda params, *args: call(params, "__call__", *args), init, method)
 
 
-def _stateful(argument: str, name: str, what: str) -> ValueError:
-    return ValueError(
+def _stateful(argument: str, name: str, what: str) -> ModelError:
+    return ModelError(
         f"{argument}={name} uses {what}, but an energy and a posterior must be pure functions of their "
         "parameters and inputs, or the unrolled steps would not see the same function. Remove it, or "
         "switch it off in the module (deterministic=True, use_running_average=True with given statistics)."

@@ -12,9 +12,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from bism_jax._array_checks import NOT_OF_ARGUMENTS, is_finite, is_known, is_told, shapes_of, shown
+from bism_jax._array_checks import PASSES_GUARDS, is_finite, is_known, shapes_of, shown
 from bism_jax._contract.adapters import Model, as_model
 from bism_jax._precision import is_floating_dtype
+from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
 _PARAMETERS_OF = {"energy_fn": "theta", "posterior_fn": "phi", "critic": "its parameters"}
@@ -44,12 +45,10 @@ def guarded(name: str, fn: Callable[..., Any], params_name: str = "theta") -> Ca
     def call(params: Params, *args: Any) -> Any:
         try:
             return fn(params, *args)
-        except NOT_OF_ARGUMENTS:
+        except PASSES_GUARDS:
             raise
         except Exception as error:
-            if is_told(error):
-                raise
-            raise ValueError(
+            raise ModelError(
                 f"{name} cannot be evaluated with {params_name} of {_outline(params)} on arrays of shapes "
                 f"{shapes_of(args)}; {params_name} must be that of this model, and the rows those it was "
                 f"trained on. {type(error).__name__}: {error}"
@@ -59,11 +58,11 @@ def guarded(name: str, fn: Callable[..., Any], params_name: str = "theta") -> Ca
 
 
 def one_value_a_row(name: str, values: Any, num_rows: int) -> None:
-    """Raises ValueError unless `values`, an array or its shape, is a floating vector with one entry a row."""
+    """Raises ModelError unless `values`, an array or its shape, is a floating vector with one entry a row."""
     shape, dtype = getattr(values, "shape", None), getattr(values, "dtype", None)
     if shape != (num_rows,) or dtype is None or not is_floating_dtype(dtype):
         found = f"shape {shape} and dtype {dtype}" if shape is not None else shown(values)
-        raise ValueError(
+        raise ModelError(
             f"{name} must return one floating number a row, shape ({num_rows},), but returns {found}; sum "
             "over all axes but the first, and look at the shape of the rows."
         )

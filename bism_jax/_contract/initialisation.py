@@ -9,6 +9,7 @@ from bism_jax import checks
 from bism_jax._contract import Model, draw_latents
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import call_compiled
+from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
 
@@ -22,7 +23,7 @@ def init_latent_model(
     """`init_params`, or what the modules initialise on a batch and a latent sample for it.
 
     Raises:
-        ValueError: where a plain function comes without `init_params`.
+        ModelError: where a plain function comes without `init_params`.
     """
     if init_params is not None:
         return given_params(init_params)
@@ -79,7 +80,7 @@ def given_params(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
 def init_module(
     model: Model, argument: str, rng_key: Key[Array, ""], *args: Array, origin: str = ""
 ) -> Params:
-    """What a module initialises on arrays; raises ValueError naming `argument` where it cannot.
+    """What a module initialises on arrays; raises ModelError naming `argument` where it cannot.
 
     `origin` says in the message where the arrays come from.
     """
@@ -88,11 +89,11 @@ def init_module(
     try:
         # Compiled, the forward pass is dropped as dead code.
         return jax.tree.map(as_working, call_compiled(model.init, rng_key, *args))
+    except ModelError:
+        raise
     except Exception as error:
-        if str(error).startswith(argument):
-            raise
         shapes = " and ".join(str(arg.shape) for arg in args)
-        raise ValueError(
+        raise ModelError(
             f"{argument}={model.name} cannot be initialised on arrays of shapes {shapes}{origin}: "
             f"{type(error).__name__}: {error}"
         ) from error
@@ -115,8 +116,8 @@ def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
     return jax.tree.map(as_working, init_params)
 
 
-def _missing(model: Model, argument: str) -> ValueError:
-    return ValueError(
+def _missing(model: Model, argument: str) -> ModelError:
+    return ModelError(
         f"{argument}={model.name} is a plain function, so its parameters must be given: pass "
         "init_params=(theta, phi), or a Flax module."
     )

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from bism_jax._contract import Model, draw_latent_noise, factor, is_factored, latent_log_prob, sample_latents
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxprs import has_gradient, is_inexact
+from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
 _PROBE_ROWS = 4
@@ -25,7 +26,7 @@ def check_latent_model(
     """Checks an energy E(theta, v, h) and a posterior q(phi, v) on a batch.
 
     Raises:
-        ValueError: for a posterior whose batch shape is not `(B,)` or whose samples are not
+        ModelError: for a posterior whose batch shape is not `(B,)` or whose samples are not
             reparameterised; an energy without a gradient in theta, v or h, or whose `features` and `head`
             are not its factors; either where it cannot be called, has the wrong shape, or gives a row what
             depends on the others.
@@ -34,7 +35,7 @@ def check_latent_model(
     _check_energy(energy, theta, batch, h)
     _check_factors(energy, theta, batch, h)
     if not has_gradient(energy.apply, 2, theta, batch, h):
-        raise ValueError(
+        raise ModelError(
             f"energy_fn={energy.name} has no gradient with respect to h: the posterior would have nothing to "
             "fit. Train it by ScoreMatching, which needs no latents."
         )
@@ -44,7 +45,7 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
     """Checks that the samples of a posterior move with v where its log-probability does.
 
     Raises:
-        ValueError: where they do not, so that the Jacobian of the score would lack a term.
+        ModelError: where they do not, so that the Jacobian of the score would lack a term.
     """
 
     def sample(v: Array) -> Array:
@@ -61,13 +62,13 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
     try:
         jax.eval_shape(jax.grad(second_derivative), phi)
     except Exception as error:
-        raise ValueError(
+        raise ModelError(
             f"posterior_fn={posterior.name} draws samples whose derivative by v has none by phi "
             f"({type(error).__name__}: {error}), as those of a Gamma or a Beta. Take DSM(noise_std), which "
             "needs no Jacobian, or a posterior such as Normal or a flow."
         ) from error
     if has_gradient(log_prob, 0, batch, h) and not has_gradient(sample, 0, batch):
-        raise ValueError(
+        raise ModelError(
             f"posterior_fn={posterior.name} draws samples that do not move with v, though their log_prob "
             "depends on v: the Jacobian of the score would lack a term. Sample from the same function of v, "
             "or pass SSM(latents='fixed') and know that it is no bound."
@@ -98,18 +99,18 @@ def check_conditionals(
     """Checks the conditional samplers of a model on a batch.
 
     Raises:
-        ValueError: where either cannot be called, or does not return one sample a row of the right shape.
+        ModelError: where either cannot be called, or does not return one sample a row of the right shape.
     """
     key, name = jax.random.key(0), f"energy_fn={energy.name}"
     h = _trace(f"{name}: sample_h", sample_h, theta, key, batch)
     if getattr(h, "shape", ())[:1] != batch.shape[:1]:
-        raise ValueError(
+        raise ModelError(
             f"{name}: sample_h returns {_describe(h)} for a batch of {batch.shape[0]} rows; it must return "
             "one h a row."
         )
     v = _trace(f"{name}: sample_v", sample_v, theta, key, h)
     if getattr(v, "shape", None) != batch.shape:
-        raise ValueError(
+        raise ModelError(
             f"{name}: sample_v returns {_describe(v)}; it must return one v a row, of the data's shape "
             f"{batch.shape}."
         )
@@ -120,12 +121,12 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
     result = _trace(name, energy.apply, theta, *args)
     _check_row_values(name, "one energy a row", result, args[0].shape[0])
     if not has_gradient(energy.apply, 0, theta, *args):
-        raise ValueError(
+        raise ModelError(
             f"{name} has no gradient with respect to theta: its parameters are closed over, not taken from "
             "its first argument."
         )
     if not has_gradient(energy.apply, 1, theta, *args):
-        raise ValueError(f"{name} has no gradient with respect to v, so it has no score to match.")
+        raise ModelError(f"{name} has no gradient with respect to v, so it has no score to match.")
     if not _is_traced(theta, args):  # under a transformation there are no values to look at
         probe = functools.partial(_probe_rows, energy.apply)
         _check_rows(name, *jax.device_get(_call(name, call_compiled, probe, theta, *args)))
@@ -144,7 +145,7 @@ def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
     both_values = _call(f"{name}: head(v, features(v), h)", call_compiled, both, theta, v, h)
     factors, values = jax.device_get(both_values)
     if not _agree(factors, values):
-        raise ValueError(
+        raise ModelError(
             f"{name} has methods features and head, but head(v, features(v), h) is not its value at (v, h), "
             f"by up to {np.abs(factors - values).max():.3g}: training would use the former and all else "
             "the latter. Make the energy call both, or rename one."
@@ -155,12 +156,12 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
     kind, missing, batch_shape = _outline(name, posterior, phi, batch)
     if missing:
-        raise ValueError(
+        raise ModelError(
             f"{name} returns {kind}, which lacks {missing[0]}(); return a numpyro distribution, or anything "
             "with sample(key, sample_shape) and log_prob(h)."
         )
     if batch_shape != (batch_size,):
-        raise ValueError(
+        raise ModelError(
             f"{name} has batch shape {batch_shape} on a batch of {batch_size} rows; it must be "
             f"({batch_size},): call it on the whole batch rather than by vmap, and make the latent axes "
             "event axes with .to_event(k)."
@@ -173,7 +174,7 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
 
     shape = _trace(name, lambda phi: sample(phi, batch).h, phi)
     if getattr(shape, "shape", ())[:1] != (batch_size,):
-        raise ValueError(
+        raise ModelError(
             f"{name} draws samples of {_describe(shape)} for a batch of {batch_size} rows; their first "
             f"axis must be {batch_size}."
         )
@@ -181,7 +182,7 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
         lambda phi: sample(phi, batch).h, 0, phi
     )
     if not reparameterised:
-        raise ValueError(
+        raise ModelError(
             f"{name} draws samples that are not reparameterised: they have no gradient with respect to "
             "phi, so the lower level could not be differentiated through. Use a relaxation "
             "(BernoulliPosterior) or a distribution with pathwise samples, such as Normal."
@@ -232,12 +233,12 @@ def _trace(name: str, fn: Callable[..., Any], *args: Any) -> Any:
 def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
     try:
         return fn(*args)
+    except ModelError:
+        raise
     except Exception as error:
-        if str(error).startswith(name):
-            raise
         shapes = [str(arg.shape) for arg in args if hasattr(arg, "shape")]
         batch = f"arrays of shapes {' and '.join(shapes)}" if shapes else "a batch"
-        raise ValueError(
+        raise ModelError(
             f"{name} cannot be evaluated on its parameters and {batch}: {type(error).__name__}: "
             f"{str(error).rstrip('.')}. Pass data of its shape; where init_params are given, they must be "
             "(theta, phi) of this model, in this order."
@@ -246,12 +247,12 @@ def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
 
 def _check_row_values(name: str, what: str, result: Any, batch_size: int) -> None:
     if getattr(result, "shape", None) != (batch_size,):
-        raise ValueError(
+        raise ModelError(
             f"{name} returns {_describe(result)} on a batch of {batch_size} rows; it must return {what}, "
             f"shape ({batch_size},). Sum over all axes but the first."
         )
     if not jnp.issubdtype(result.dtype, jnp.floating):
-        raise ValueError(f"{name} returns dtype {result.dtype}; it must be floating, to have a gradient.")
+        raise ModelError(f"{name} returns dtype {result.dtype}; it must be floating, to have a gradient.")
 
 
 def _describe(result: Any) -> str:
@@ -278,7 +279,7 @@ def _check_rows(
     """A row's value must not change with the order of the rows, nor have a gradient in the others."""
     is_mixed = any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients.values())
     if is_mixed or not _agree(values, in_reverse) or not _agree(values[0], alone):
-        raise ValueError(
+        raise ModelError(
             f"{name} gives a row a value that depends on the other rows of the batch or on their order, so "
             "the gradient of their sum would not be a score. Remove what mixes rows (batch normalisation, a "
             "mean over the batch, an index by position)."
@@ -294,7 +295,7 @@ def _agree(found: np.ndarray, expected: np.ndarray) -> bool:
 def _check_noise(name: str, h: np.ndarray, other: np.ndarray) -> None:
     """Equal rows must not draw equal latents, unless the posterior is so sure that every draw is equal."""
     if np.all(h == h[:1]) and not np.all(h == other):
-        raise ValueError(
+        raise ModelError(
             f"{name} draws the same noise for every row of a batch; draw it for the whole batch, shape "
             "[*sample_shape, B, *latent]."
         )

@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from bism_jax._array_checks import floating_rows, shown
 from bism_jax._contract.guarded_calls import check_parameters, guarded_model, one_value_a_row
+from bism_jax.errors import MissingCapability, ModelError
 from bism_jax.typing import Params
 
 
@@ -18,12 +19,14 @@ def require(caller: str, energy_fn: Any, name: str) -> Callable[..., Any]:
     """The model's function `name`, in its pure form, which names its arguments where it cannot be evaluated.
 
     Raises:
-        ValueError: where the model lacks it.
+        MissingCapability: where the model lacks it.
     """
     model = guarded_model("energy_fn", energy_fn)
     function = model.method(name)
     if function is None:
-        raise ValueError(f"{caller} needs {name}, which energy_fn={model.name} lacks; add it as a method.")
+        raise MissingCapability(
+            f"{caller} needs {name}, which energy_fn={model.name} lacks; add it as a method."
+        )
     return _a_value_each(f"energy_fn={model.name}: {name}", function) if name == "free_energy" else function
 
 
@@ -42,7 +45,7 @@ def posterior_of(posterior_fn: Any) -> Callable[..., Any]:
         if isinstance(
             posterior, (jax.Array, np.ndarray, np.generic, float, int, tuple, list, dict, str, type(None))
         ):
-            raise ValueError(
+            raise ModelError(
                 f"posterior_fn={model.name} must return a distribution, such as "
                 f"dist.Normal(mean, std).to_event(1), not {shown(posterior)}."
             )

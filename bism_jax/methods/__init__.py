@@ -1,6 +1,7 @@
 """Training methods: frozen dataclasses of choices that bind to a model as `Algorithm(init, step)`."""
 
 from bism_jax._contract.capabilities import supported_methods
+from bism_jax.errors import MissingCapability, ModelError
 from bism_jax.methods._bidvl import BiDVL
 from bism_jax.methods._bism import BiSM, BiSMNoise
 from bism_jax.methods._common.chains import Chain, ChainState, Gibbs, Langevin
@@ -47,6 +48,8 @@ __all__ = [
     "LatentState",
     "LevelNoise",
     "LowerInput",
+    "MissingCapability",
+    "ModelError",
     "NCEInfo",
     "NCEState",
     "Optimizers",

@@ -15,6 +15,7 @@ from bism_jax._contract import Model, as_model
 from bism_jax._contract.capabilities import marginal_model, require
 from bism_jax._contract.initialisation import init_free_energy, init_joint_energy
 from bism_jax._contract.model_checks import check_conditionals, check_free_energy, check_joint_energy
+from bism_jax.errors import ModelError
 from bism_jax.samplers import gibbs, langevin
 from bism_jax.typing import Params
 
@@ -190,24 +191,22 @@ def _latents_of_model(
     energy: Model, sample_h: Callable[..., Array], rng_key: Key[Array, ""], batch: Array, init_params: Any
 ) -> Array:
     """Zeros of the shape of the latents, which the model alone knows."""
+    init = energy.init
+    if init is None or init_params is not None:
+        given = init_joint_energy(energy, rng_key, batch, batch, init_params)
+        init = lambda *args, method: given  # noqa: E731
 
     def sample(rng_key: Key[Array, ""], batch: Array) -> Array:
-        return sample_h(_init_by_sampling(energy, rng_key, batch, init_params), rng_key, batch)
+        return sample_h(init(rng_key, rng_key, batch, method="sample_h"), rng_key, batch)
 
     try:
         shape = jax.eval_shape(sample, rng_key, batch)
+    except ModelError:
+        raise
     except Exception as error:
-        if str(error).startswith(("energy_fn", "init_params")):
-            raise
-        raise ValueError(
+        raise ModelError(
             f"energy_fn={energy.name}: sample_h cannot be evaluated on what the model initialises through "
             f"it: {type(error).__name__}: {error}. Pass init_params=(theta, None), or define the parameters "
             "in setup()."
         ) from error
     return jnp.zeros(shape.shape, shape.dtype)
-
-
-def _init_by_sampling(energy: Model, rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
-    if init_params is not None or energy.init is None:
-        return init_joint_energy(energy, rng_key, batch, batch, init_params)
-    return energy.init(rng_key, rng_key, batch, method="sample_h")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Cause = Literal["value", "derivative", "overflow", "growth", "sudden"]
+from bism_jax.errors import Cause, DivergenceError
 
 _ADVICE: dict[Cause, str] = {
     "value": (
@@ -43,26 +43,6 @@ _ADVICE: dict[Cause, str] = {
 _WINDOW = 100
 _GROWTH = 100.0
 _NEAR_OVERFLOW = 1e-2  # of the largest number: the next product or square is beyond it
-
-
-class DivergenceError(RuntimeError):
-    """A loss or a gradient stopped being finite.
-
-    Attributes:
-        step: the iteration at which it happened, counted from 0.
-        checkpoint: the last good checkpoint, or None.
-        cause: the likeliest: `"value"` (the first loss itself), `"derivative"` (an infinite derivative of a
-            finite first loss), `"overflow"` (of a dtype of few digits), `"growth"` (over iterations: the
-            learning rate) or `"sudden"`.
-    """
-
-    def __init__(self, message: str, step: int, checkpoint: Path | None, cause: Cause) -> None:
-        super().__init__(message)
-        self.step, self.checkpoint, self.cause = step, checkpoint, cause
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """So that it passes from a process of a pool to its parent."""
-        return type(self), (str(self), self.step, self.checkpoint, self.cause)
 
 
 def divergence_error(

@@ -14,10 +14,11 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from bism_jax._jax_switches import with_transfers
+from bism_jax.errors import DivergenceError
 from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.chunk import LoopState, TrainingLoop
-from bism_jax.training._loop.divergence import DivergenceError, divergence_error
+from bism_jax.training._loop.divergence import divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import Interruption, StopTraining, leave
 from bism_jax.training._sources.source import DataSource
