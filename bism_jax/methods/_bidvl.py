@@ -14,10 +14,11 @@ from bism_jax._contract import Model, as_model, draw_latents
 from bism_jax._contract.capabilities import marginal_model, require_posterior
 from bism_jax._contract.initialisation import given_params, init_free_energy, init_module
 from bism_jax._contract.model_checks import check_free_energy
-from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy
+from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
+from bism_jax.methods._common.descent import descend_both
 from bism_jax.methods._common.iteration_counts import count_iterations
-from bism_jax.methods._common.optimizers import Optimizers, apply_gradient
+from bism_jax.methods._common.optimizers import Optimizers
 from bism_jax.methods._common.pickling import PicklableMethod, picklable
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
@@ -111,18 +112,11 @@ class BiDVL(PicklableMethod):
             losses.shard.axis_name,
         )
 
-        def higher(theta: Params) -> tuple[Float[Array, ""], Any]:
+        def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
             lower = self.hypergradient.solve(problem, state.phi, theta, inputs, state.phi_opt_state)
             return losses.higher_loss(theta, lower.phi, v, noise.h[-1]), lower
 
-        (loss, lower), grads = jax.value_and_grad(higher, has_aux=True)(state.theta)
-        loss, grads = losses.shard.mean((loss, grads))
-        optimizer = count_iterations(
-            self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
-        )
-        theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
-        info = LatentInfo(loss, lower.losses[-1], optax.tree.norm(grads))
-        return LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1), info
+        return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
 
     def _init_params(
         self,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
-import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
@@ -18,8 +17,9 @@ from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, St
 from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
+from bism_jax.methods._common.descent import descend_both
 from bism_jax.methods._common.iteration_counts import count_iterations
-from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
@@ -168,27 +168,15 @@ class BiSM(PicklableMethod):
     ) -> tuple[LatentState, LatentInfo]:
         """One iteration as a deterministic function of its noise."""
 
-        def loss_fn(theta: Params) -> tuple[Float[Array, ""], tuple[LowerSolution, LowerSolution]]:
+        def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
             trunk = losses.trunk(theta, v, noise.higher)
-            solutions = self._solve_lower_level(losses, theta, state, v, noise, trunk)
-            return losses.higher_loss(theta, solutions[1].phi, v, noise.higher, trunk), solutions
+            first, unrolled = self._solve_lower_level(losses, theta, state, v, noise, trunk)
+            kept = unrolled if self.keep_unrolled else first
+            last = unrolled if self.hypergradient.num_steps else first
+            loss = losses.higher_loss(theta, unrolled.phi, v, noise.higher, trunk)
+            return loss, kept._replace(losses=last.losses)
 
-        (loss, (first, unrolled)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.theta)
-        loss, grads = losses.shard.mean((loss, grads))
-        optimizer = count_iterations(
-            self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
-        )
-        theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
-        kept = unrolled if self.keep_unrolled else first
-        new_state = LatentState(
-            theta,
-            kept.phi,
-            theta_opt_state,
-            kept.opt_state,
-            state.iteration + 1,
-        )
-        last = unrolled if self.hypergradient.num_steps else first
-        return new_state, LatentInfo(loss, last.losses[-1], optax.tree.norm(grads))
+        return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
 
     def _solve_lower_level(
         self,

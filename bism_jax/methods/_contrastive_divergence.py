@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -20,7 +21,8 @@ from bism_jax.methods._common.chains import (
     contrast,
     start_chains,
 )
-from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.descent import descend_theta
+from bism_jax.methods._common.optimizers import paper_adam
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
@@ -79,10 +81,8 @@ class ContrastiveDivergence(PicklableMethod):
             data_key, chain_key = jax.random.split(shard.own_key(rng_key))
             data = chain.complete(state.theta, data_key, batch)
             samples = chain.advance(state.theta, chain_key, data)
-            loss, grads = shard.mean(jax.value_and_grad(contrast)(state.theta, chain, data, samples))
-            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
-            info = EnergyInfo(loss, optax.tree.norm(grads))
-            return EnergyState(theta, opt_state, state.iteration + 1), info
+            loss_fn = functools.partial(contrast, chain=chain, data=data, samples=samples)
+            return descend_theta(loss_fn, self.optimizer, state, shard)
 
         return checked_algorithm(EnergyState, init, step)
 
@@ -153,10 +153,8 @@ class PersistentContrastiveDivergence(PicklableMethod):
             data_key, chain_key = jax.random.split(rng_key)
             data = chain.complete(state.theta, shard.own_key(data_key), batch)
             chains = chain.advance(state.theta, chain_key, state.chains)
-            loss, grads = shard.mean(jax.value_and_grad(contrast)(state.theta, chain, data, chains))
-            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
-            info = EnergyInfo(loss, optax.tree.norm(grads))
-            return PersistentState(theta, opt_state, chains, state.iteration + 1), info
+            loss_fn = functools.partial(contrast, chain=chain, data=data, samples=chains)
+            return descend_theta(loss_fn, self.optimizer, state._replace(chains=chains), shard)
 
         return checked_algorithm(PersistentState, init, step)
 

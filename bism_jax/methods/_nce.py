@@ -13,7 +13,8 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from bism_jax import checks
 from bism_jax._contract.capabilities import refuse_posterior
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
-from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.descent import descend
+from bism_jax.methods._common.optimizers import paper_adam
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import no_iterations
@@ -121,9 +122,8 @@ class NCE(PicklableMethod):
                 return logistic_loss(log_ratio(batch), jax.vmap(log_ratio)(noise))
 
             params = (state.theta, state.log_partition)
-            loss, grads = shard.mean(jax.value_and_grad(loss_fn)(params))
-            (theta, log_partition), opt_state = apply_gradient(
-                self.optimizer, grads, state.theta_opt_state, params
+            (theta, log_partition), opt_state, loss, grads, _ = descend(
+                loss_fn, self.optimizer, params, state.theta_opt_state, shard
             )
             info = NCEInfo(loss, optax.tree.norm(grads[0]), log_partition)
             return NCEState(theta, log_partition, opt_state, state.iteration + 1), info

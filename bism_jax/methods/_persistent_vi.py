@@ -21,7 +21,8 @@ from bism_jax.methods._common.chains import (
     contrast,
     start_chains,
 )
-from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.descent import descend
+from bism_jax.methods._common.optimizers import paper_adam
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import EnergyInfo, no_iterations
@@ -143,8 +144,9 @@ class PersistentVI(PicklableMethod):
                 theta = self.prior.theta(_draw(phi, xi))
                 return contrast(theta, chain, data, chains) + self.complexity(phi, xi)
 
-            loss, grads = shard.mean(jax.value_and_grad(loss_fn)(state.phi))
-            phi, opt_state = apply_gradient(self.optimizer, grads, state.phi_opt_state, state.phi)
+            phi, opt_state, loss, grads, _ = descend(
+                loss_fn, self.optimizer, state.phi, state.phi_opt_state, shard
+            )
             info = EnergyInfo(loss, optax.tree.norm(grads))
             theta = self.prior.theta(phi.mean)
             return PersistentVIState(theta, phi, opt_state, chains, state.iteration + 1), info

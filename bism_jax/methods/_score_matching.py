@@ -13,7 +13,8 @@ from bism_jax import checks
 from bism_jax._contract.capabilities import refuse_posterior
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
 from bism_jax.methods._common.data_checks import check_batch
-from bism_jax.methods._common.optimizers import apply_gradient, paper_adam
+from bism_jax.methods._common.descent import descend_theta
+from bism_jax.methods._common.optimizers import paper_adam
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
@@ -86,9 +87,6 @@ class ScoreMatching(PicklableMethod):
                 score_fn = marginal_score(lambda theta, v: model.apply(theta, v, latents), theta)
                 return self.objective.loss(score_fn, batch, noise).mean()
 
-            loss, grads = shard.mean(jax.value_and_grad(loss_fn)(state.theta))
-            theta, opt_state = apply_gradient(self.optimizer, grads, state.theta_opt_state, state.theta)
-            info = EnergyInfo(loss, optax.tree.norm(grads))
-            return EnergyState(theta, opt_state, state.iteration + 1), info
+            return descend_theta(loss_fn, self.optimizer, state, shard)
 
         return checked_algorithm(EnergyState, init, step)

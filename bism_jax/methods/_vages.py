@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
@@ -15,12 +14,13 @@ from bism_jax._contract import LatentSample, as_model, sample_latents
 from bism_jax._contract.capabilities import require_posterior
 from bism_jax._contract.initialisation import init_latent_model
 from bism_jax._contract.model_checks import check_latent_model
+from bism_jax.hypergradient import LowerSolution
 from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_lower_density
-from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.descent import descend_both
 from bism_jax.methods._common.lower_level import fit_posterior
-from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
@@ -135,8 +135,9 @@ class VaGES(PicklableMethod):
         """
         energy = as_model("energy_fn", energy_fn)
         posterior = require_posterior("VaGES", posterior_fn)
-        shard = BatchShard(axis_name)
-        losses = BilevelProblem(energy.apply, posterior.apply, self.objective, self.divergence, shard=shard)
+        losses = BilevelProblem(
+            energy.apply, posterior.apply, self.objective, self.divergence, shard=BatchShard(axis_name)
+        )
 
         def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
             check_batch(self.objective, batch)
@@ -150,16 +151,11 @@ class VaGES(PicklableMethod):
             lower_key, noise_key = jax.random.split(rng_key)
             lower = fit_posterior(losses, self.lower_steps, self.optimizers.phi, lower_key, state, batch)
             noise = self.draw_noise(losses, noise_key, lower.phi, batch)
-            surrogate_and_loss = jax.value_and_grad(self.surrogate, argnums=1, has_aux=True)
-            (_, loss), grads = surrogate_and_loss(losses, state.theta, lower.phi, batch, noise)
-            loss, grads = shard.mean((loss, grads))
-            optimizer = count_iterations(
-                self.optimizers.theta, state.theta_opt_state, state.theta, state.iteration, once=True
-            )
-            theta, theta_opt_state = apply_gradient(optimizer, grads, state.theta_opt_state, state.theta)
-            info = LatentInfo(loss, lower.losses[-1], optax.tree.norm(grads))
-            new_state = LatentState(theta, lower.phi, theta_opt_state, lower.opt_state, state.iteration + 1)
-            return new_state, info
+
+            def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
+                return self.surrogate(losses, theta, lower.phi, batch, noise), lower
+
+            return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
 
         return checked_algorithm(LatentState, init, step)
 
@@ -175,8 +171,8 @@ class VaGES(PicklableMethod):
 
     def surrogate(
         self, losses: BilevelProblem, theta: Params, phi: Params, v: Array, noise: VaGESNoise
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """A scalar whose gradient in theta is the estimate, and the objective at s(v).
+    ) -> Float[Array, ""]:
+        """The objective at s(v), whose gradient in theta is the estimate, that of
 
         mean_b [ z^T mean_h grad_v(-E) + n/(n-1) Cov_h(-E, sg[z^T grad_v(-E)]) ]
         """
@@ -197,7 +193,8 @@ class VaGES(PicklableMethod):
         centred = jax.lax.stop_gradient(slopes - slopes.mean(axis=0, keepdims=True))
         divisor = self.num_particles - (not self.biased_covariance)
         covariance = (log_joints * centred).sum(axis=0) / divisor
-        return jnp.mean(slopes.mean(axis=0) + covariance), loss
+        estimate = jnp.mean(slopes.mean(axis=0) + covariance)
+        return loss + (estimate - jax.lax.stop_gradient(estimate))
 
     def _draw_particles(
         self, losses: BilevelProblem, theta: Params, phi: Params, points: Array, noise: VaGESNoise

@@ -17,9 +17,9 @@ from bism_jax._contract.capabilities import require_posterior
 from bism_jax._contract.initialisation import init_latent_model
 from bism_jax._contract.model_checks import check_latent_model
 from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
-from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.descent import descend
 from bism_jax.methods._common.lower_level import fit_posterior
-from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers, apply_gradient
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.pickling import PicklableMethod
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import no_iterations
@@ -152,12 +152,8 @@ class VNCE(PicklableMethod):
                 return self.higher_loss(losses, params, lower.phi, batch, noise)
 
             params = (state.theta, state.log_partition)
-            loss, grads = losses.shard.mean(jax.value_and_grad(loss_fn)(params))
-            optimizer = count_iterations(
-                self.optimizers.theta, state.theta_opt_state, params, state.iteration, once=True
-            )
-            (theta, log_partition), theta_opt_state = apply_gradient(
-                optimizer, grads, state.theta_opt_state, params
+            (theta, log_partition), theta_opt_state, loss, grads, _ = descend(
+                loss_fn, self.optimizers.theta, params, state.theta_opt_state, losses.shard, state.iteration
             )
             info = VNCEInfo(loss, lower.losses[-1], optax.tree.norm(grads[0]), log_partition)
             new_state = VNCEState(
