@@ -21,7 +21,9 @@ from bism_jax.training._loop.divergence import DivergenceError, divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import Interruption, StopTraining, leave
 from bism_jax.training._sources.source import DataSource
-from bism_jax.training.callbacks._callbacks import Callback, Snapshot, numbers_of, states_of
+from bism_jax.training.callbacks._callback import Callback, Snapshot, type_name
+from bism_jax.training.callbacks._measurements import numbers_of
+from bism_jax.training.callbacks._states import states_of
 
 _SECONDS_PER_CALL = 0.25
 _MAX_ROLLBACKS = 3
@@ -122,9 +124,8 @@ class Run:
     def _keep_before(self, error: Exception, step: int, states: dict[str, Any]) -> None:
         """Saves what was done before the callbacks of an iteration, which have their turn again."""
         for callback in self._callbacks:
-            if hasattr(callback, "rewind"):
-                with contextlib.suppress(Exception):  # the first error is the one to tell
-                    callback.rewind(step - 1)
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                callback.rewind(step - 1)
         self._keep(error, turns_due=True, states=states)
 
     def _keep(self, error: Exception, turns_due: bool, states: dict[str, Any] | None = None) -> None:
@@ -187,8 +188,7 @@ class Run:
             stacklevel=2,
         )
         for callback in self._callbacks:
-            if hasattr(callback, "rewind"):
-                callback.rewind(step_back)
+            callback.rewind(step_back)
         return step_back
 
     @with_transfers
@@ -221,7 +221,7 @@ class Run:
             )
             try:
                 found = callback(snapshot)
-                new = {} if found is None else numbers_of(type(callback).__name__, found)
+                new = {} if found is None else numbers_of(type_name(callback), found)
             except StopTraining:
                 goes_on = False
                 continue
