@@ -24,10 +24,10 @@ from bism_jax.training._checkpoints.description import Description, digest
 from bism_jax.training._checkpoints.store import CheckpointStore, Restored
 from bism_jax.training._freed_memory import release_freed_memory
 from bism_jax.training._loop import hosts
-from bism_jax.training._loop.chunk import LoopState, TrainingLoop
+from bism_jax.training._loop.chunk import CompiledChunks, LoopState
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import watch_signals
-from bism_jax.training._loop.loop import Run
+from bism_jax.training._loop.loop import TrainingLoop
 from bism_jax.training._loop.prepared_run import PreparedRun, prepare_run
 from bism_jax.training._sources.source import DataSource
 from bism_jax.training.callbacks._callback import Callback, PeriodicCallable, as_callback, type_name
@@ -177,7 +177,7 @@ def fit(
             state, turns_due = hosts.together(
                 lambda: _resume(store, run, history, hooked, num_steps, resume == "strict")
             )
-            loop = TrainingLoop(
+            chunks = CompiledChunks(
                 run.step_fn,
                 run.source,
                 run.layout,
@@ -189,12 +189,10 @@ def fit(
                 run.iteration_key,
             )
             release_freed_memory()
-            driver = Run(loop, run.source, history, hooked, store, checkpoint_every, run.key_impl)
+            loop = TrainingLoop(chunks, run.source, history, hooked, store, checkpoint_every, run.key_impl)
         rolls_back = on_divergence == "rollback"
-        driver.train(
-            int(state.step), num_steps, steps_per_call, rolls_back, progress, interruption, turns_due
-        )
-    final = loop.host_state()
+        loop.train(int(state.step), num_steps, steps_per_call, rolls_back, progress, interruption, turns_due)
+    final = chunks.host_state()
     return FitResult(
         final.method_state.theta,
         getattr(final.method_state, "phi", None),

@@ -1,4 +1,4 @@
-"""The compiled training loop: several iterations a call, without a host round trip."""
+"""The compiled program: several iterations a call, without a host round trip."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class LoopState(NamedTuple):
     step: Int[Array, ""]
 
 
-class TrainingLoop:
+class CompiledChunks:
     """Runs an algorithm from a data source on a layout of devices.
 
     Attributes:

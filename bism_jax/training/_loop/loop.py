@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from bism_jax._jax_switches import with_transfers
 from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
-from bism_jax.training._loop.chunk import LoopState, TrainingLoop
+from bism_jax.training._loop.chunk import CompiledChunks, LoopState
 from bism_jax.training._loop.divergence import DivergenceError, divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import Interruption, StopTraining, leave
@@ -29,11 +29,11 @@ _SECONDS_PER_CALL = 0.25
 _MAX_ROLLBACKS = 3
 
 
-class Run:
-    """Drives a `TrainingLoop` to its last iteration.
+class TrainingLoop:
+    """Runs an algorithm to its last iteration.
 
     Args:
-        loop: the compiled loop with its state.
+        chunks: the compiled program with its state.
         source: where its batches come from.
         history: the record so far, which the run continues.
         callbacks: in the order of their turns.
@@ -44,7 +44,7 @@ class Run:
 
     def __init__(
         self,
-        loop: TrainingLoop,
+        chunks: CompiledChunks,
         source: DataSource,
         history: History,
         callbacks: Sequence[Callback],
@@ -52,7 +52,7 @@ class Run:
         checkpoint_every: int,
         key_impl: str,
     ) -> None:
-        self._loop, self._source, self._history = loop, source, history
+        self._chunks, self._source, self._history = chunks, source, history
         self._callbacks, self._store, self._checkpoint_every = callbacks, store, checkpoint_every
         self._key_impl = key_impl
         self._num_rollbacks = 0
@@ -116,7 +116,7 @@ class Run:
     def _iterate(self, step: int, count: int) -> dict[str, np.ndarray]:
         """Iterations `step .. step + count - 1`; where the data fails, those before it are saved."""
         try:
-            return self._loop.run(step, count)
+            return self._chunks.run(step, count)
         except Exception as error:
             self._keep(error, turns_due=False)
             raise
@@ -156,7 +156,7 @@ class Run:
         if self._store is not None:
             intervals.append(self._checkpoint_every)
         distances = [interval - step % interval for interval in intervals]
-        return min(length, self._loop.max_steps_per_call, num_steps - step, *distances)
+        return min(length, self._chunks.max_steps_per_call, num_steps - step, *distances)
 
     def _first_bad(self, infos: dict[str, np.ndarray]) -> int | None:
         any_bad = np.any([~np.isfinite(values) for values in infos.values()], axis=0)
@@ -166,7 +166,7 @@ class Run:
         if self._store is not None:
             self._store.wait()
         path = None if self._store is None else self._store.latest_path()
-        theta = self._loop.host_state().method_state.theta
+        theta = self._chunks.host_state().method_state.theta
         return divergence_error(step, infos, self._history.scalars(), theta, path, rolls_back)
 
     def _roll_back(self, error: DivergenceError, rollback: bool) -> int:
@@ -174,13 +174,13 @@ class Run:
             raise error
         self._num_rollbacks += 1
         try:
-            restored = self._store.restore(self._loop.host_state(), self._history)
+            restored = self._store.restore(self._chunks.host_state(), self._history)
         except ValueError:  # it is of the run that this one took its parameters from
             raise error from None
         if restored is None:
             raise error
         self._source.set_position(restored.source_position)
-        self._loop.set_state(self._with_new_noise(restored.state))
+        self._chunks.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
         warnings.warn(
             f"{str(error).partition(';')[0]}: back to iteration {step_back} ({error.checkpoint}) with new "
@@ -207,7 +207,7 @@ class Run:
         return goes_on
 
     def _call(self, callbacks: Sequence[Callback], step: int) -> bool:
-        state: Any = self._loop.host_state()
+        state: Any = self._chunks.host_state()
         method_state = state.method_state
         measured: dict[str, float] = {}
         goes_on = True
@@ -249,5 +249,5 @@ class Run:
     def _save(self, turns_due: bool = False, states: dict[str, Any] | None = None) -> None:
         if self._store is not None:
             callbacks = states_of(self._callbacks) | (states or {})
-            state, position = self._loop.host_state(), self._source.position()
+            state, position = self._chunks.host_state(), self._source.position()
             self._store.save(state, position, self._history, callbacks, turns_due)
