@@ -20,15 +20,18 @@ from bism_jax._paths import as_path
 from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.training._checkpoints import folder_lock
-from bism_jax.training._checkpoints.description import Description, digest
-from bism_jax.training._checkpoints.store import CheckpointStore, Restored
+from bism_jax.training._checkpoints.content import Restored
+from bism_jax.training._checkpoints.description import Description
+from bism_jax.training._checkpoints.digests import digest
+from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._freed_memory import release_freed_memory
 from bism_jax.training._loop import hosts
-from bism_jax.training._loop.chunk import CompiledChunks, LoopState
+from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import watch_signals
 from bism_jax.training._loop.loop import TrainingLoop
 from bism_jax.training._loop.prepared_run import PreparedRun, prepare_run
+from bism_jax.training._loop.state import LoopState
 from bism_jax.training._sources.source import DataSource
 from bism_jax.training.callbacks._callback import Callback, PeriodicCallable, as_callback, type_name
 from bism_jax.training.callbacks._file_log import FileLog
@@ -182,14 +185,12 @@ def fit(
                 run.source,
                 run.layout,
                 state,
-                run.key_impl,
                 ema_decay,
                 run.one_step_a_call,
-                run.key_impls,
                 run.iteration_key,
             )
             release_freed_memory()
-            loop = TrainingLoop(chunks, run.source, history, hooked, store, checkpoint_every, run.key_impl)
+            loop = TrainingLoop(chunks, run.source, history, hooked, store, checkpoint_every)
         rolls_back = on_divergence == "rollback"
         loop.train(int(state.step), num_steps, steps_per_call, rolls_back, progress, interruption, turns_due)
     final = chunks.host_state()

@@ -16,10 +16,11 @@ from tqdm.auto import tqdm
 from bism_jax._jax_switches import with_transfers
 from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
-from bism_jax.training._loop.chunk import CompiledChunks, LoopState
+from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.divergence import DivergenceError, divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import Interruption, StopTraining, leave
+from bism_jax.training._loop.state import LoopState
 from bism_jax.training._sources.source import DataSource
 from bism_jax.training.callbacks._callback import Callback, Snapshot, type_name
 from bism_jax.training.callbacks._measurements import numbers_of
@@ -39,7 +40,6 @@ class TrainingLoop:
         callbacks: in the order of their turns.
         store: where checkpoints go, or None.
         checkpoint_every: iterations between checkpoints.
-        key_impl: the PRNG implementation of the run's key.
     """
 
     def __init__(
@@ -50,11 +50,9 @@ class TrainingLoop:
         callbacks: Sequence[Callback],
         store: CheckpointStore | None,
         checkpoint_every: int,
-        key_impl: str,
     ) -> None:
         self._chunks, self._source, self._history = chunks, source, history
         self._callbacks, self._store, self._checkpoint_every = callbacks, store, checkpoint_every
-        self._key_impl = key_impl
         self._num_rollbacks = 0
         self._has_renamed = False
 
@@ -193,9 +191,7 @@ class TrainingLoop:
 
     @with_transfers
     def _with_new_noise(self, state: LoopState) -> LoopState:
-        key = jax.random.wrap_key_data(state.key_data, impl=self._key_impl)
-        key = jax.random.fold_in(key, self._num_rollbacks)
-        return state._replace(key_data=jax.random.key_data(key))
+        return state._replace(rng_key=jax.random.fold_in(state.rng_key, self._num_rollbacks))
 
     def _stop_at(self, step: int, num_steps: int) -> bool:
         """The turns of callbacks and checkpoints that fall on this iteration; whether the run goes on."""
