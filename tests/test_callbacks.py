@@ -1,6 +1,7 @@
 """What happens between iterations: evaluations, logs, the bar, and the record of a run."""
 
 import csv
+import inspect
 import io
 import json
 import struct
@@ -14,7 +15,7 @@ from etils import epath
 from bism_jax import BiSM, ScoreMatching, Unrolled, fit
 from bism_jax.methods import EnergyInfo, LatentInfo
 from bism_jax.models import GRBM, GaussianPosterior
-from bism_jax.training import CSVLog, Evaluate, JSONLLog, StopTraining, TensorBoardLog
+from bism_jax.training import Callback, CSVLog, Evaluate, JSONLLog, StopTraining, TensorBoardLog
 from tests.helpers import Drift, DriftInfo, rows
 
 NUM_STEPS = 10
@@ -719,7 +720,7 @@ def test_a_bucket_is_written_without_a_rename(log, tmp_path, monkeypatch):
     train(log(3))
     expected = log.path.read_bytes()
     log.path.unlink()
-    monkeypatch.setattr("bism_jax.training.callbacks._callbacks.is_local", lambda path: False)
+    monkeypatch.setattr("bism_jax.training.callbacks._text_files.is_local", lambda path: False)
     monkeypatch.setattr(type(epath.Path()), "replace", None)
     train(log(3))
     assert log.path.read_bytes() == expected
@@ -736,3 +737,59 @@ def test_a_state_that_is_nothing_is_given_back(state, tmp_path):
     again = Takes(state)
     train(again, checkpoint_dir=tmp_path)
     assert again.taken == state
+
+
+def test_what_a_log_has_written_is_no_argument(log):
+    made = type(log(2))
+    assert list(inspect.signature(made).parameters) == ["path", "every"]
+    with pytest.raises(TypeError, match="_text"):
+        made(log.path, _text=[])
+
+
+class Overrides(Callback):
+    """A callback that notes what each hook is told."""
+
+    every = 5
+
+    def __init__(self):
+        self.told = []
+
+    def __call__(self, snapshot):
+        self.told.append(("call", snapshot.step))
+
+    def close(self):
+        self.told.append(("close", None))
+
+    def resume(self, step):
+        self.told.append(("resume", step))
+
+
+@pytest.mark.parametrize("make", [Overrides, type("Alone", (), dict(vars(Overrides)))])
+def test_hooks_are_those_of_the_base_class_or_ones_own(make):
+    callback = make()
+    train(callback)
+    assert callback.told == [("resume", 0), ("call", 5), ("call", 10), ("close", None)]
+
+
+def test_a_hook_that_a_callback_gets_later_is_not_given_the_state_that_it_did_not_have(tmp_path):
+    class Counts(Callback):
+        every = 5
+
+        def __call__(self, snapshot):
+            return None
+
+    class Takes(Counts):
+        def state(self):
+            return 1
+
+        def restore(self, state):
+            raise AssertionError(state)
+
+    Takes.__name__ = "Counts"
+    train(Counts(), checkpoint_dir=tmp_path, num_steps=5)
+    train(Takes(), checkpoint_dir=tmp_path)
+
+
+def test_a_callback_must_be_callable():
+    with pytest.raises(TypeError, match="abstract"):
+        Callback()

@@ -20,12 +20,9 @@ from flax import nnx
 from bism_jax import DSM, BiSM, ContrastiveDivergence, Optimizers, ScoreMatching, Unrolled, fit
 from bism_jax.models import GRBM, GaussianPosterior
 from bism_jax.training import CSVLog, DivergenceError
-from bism_jax.training._checkpoints.description import (
-    describe,
-    describe_iteration,
-    describe_state,
-    differences,
-)
+from bism_jax.training._checkpoints.description import describe, describe_state
+from bism_jax.training._checkpoints.differences import differences
+from bism_jax.training._checkpoints.iteration import describe_iteration
 from bism_jax.typing import Algorithm
 from tests.helpers import Drift, DriftInfo, rows
 

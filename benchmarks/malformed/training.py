@@ -18,7 +18,7 @@ from bism_jax.models import GRBM, BernoulliPosterior
 
 PACKAGE = "bism_jax.training"
 EXEMPT = {
-    "Callback": "a protocol",
+    "Callback": "abstract",
     "DivergenceError": "raised by fit",
     "FitResult": "a result",
     "Plan": "a result",

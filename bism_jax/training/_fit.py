@@ -20,17 +20,22 @@ from bism_jax._paths import as_path
 from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.training._checkpoints import folder_lock
-from bism_jax.training._checkpoints.description import Description, digest
-from bism_jax.training._checkpoints.store import CheckpointStore, Restored
+from bism_jax.training._checkpoints.content import Restored
+from bism_jax.training._checkpoints.description import Description
+from bism_jax.training._checkpoints.digests import digest
+from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._freed_memory import release_freed_memory
 from bism_jax.training._loop import hosts
-from bism_jax.training._loop.chunk import LoopState, TrainingLoop
+from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import watch_signals
-from bism_jax.training._loop.loop import Run
+from bism_jax.training._loop.loop import TrainingLoop
 from bism_jax.training._loop.prepared_run import PreparedRun, prepare_run
+from bism_jax.training._loop.state import LoopState
 from bism_jax.training._sources.source import DataSource
-from bism_jax.training.callbacks._callbacks import Callback, FileLog, resume_all
+from bism_jax.training.callbacks._callback import Callback, PeriodicCallable, as_callback, type_name
+from bism_jax.training.callbacks._file_log import FileLog
+from bism_jax.training.callbacks._states import resume_all
 from bism_jax.typing import Method, Params
 
 
@@ -62,7 +67,7 @@ def fit(
     num_steps: int = 10_000,
     batch_size: int = 100,
     rng_key: int | Key[Array, ""] = 0,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Sequence[PeriodicCallable] = (),
     checkpoint_dir: str | Path | None = None,
     checkpoint_every: int = 1000,
     ema_decay: float | None = None,
@@ -132,16 +137,17 @@ def fit(
     """
     method = BiSM() if method is None else method
     folder: epath.Path | None = None
+    hooked: list[Callback] = []
     # From here on, since an exception that a signal raises within JAX's callbacks is lost.
     with contextlib.ExitStack() as at_the_end, watch_signals() as interruption:
         with jax.transfer_guard("allow"):  # what follows moves the data and the first state to the devices
 
             def begin() -> PreparedRun:
-                nonlocal folder, callbacks
+                nonlocal folder, hooked
                 checks.instance("method", method, Method, "BiSM()")
                 _check_untraced(data, init_params, rng_key)
                 _check_counts(num_steps, checkpoint_every, steps_per_call, ema_decay)
-                callbacks = _check_callbacks(callbacks)
+                hooked = _check_callbacks(callbacks)
                 folder = _check_directory(checkpoint_dir, on_divergence, resume)
                 if folder is not None and hosts.is_first():
                     at_the_end.enter_context(folder_lock.hold(folder))
@@ -160,7 +166,7 @@ def fit(
                     "steps_per_call": steps_per_call,
                     "checkpoint_dir": None if folder is None else str(folder),
                     "checkpoint_every": checkpoint_every,
-                    "callbacks": [[type(callback).__name__, callback.every] for callback in callbacks],
+                    "callbacks": [[type_name(callback), callback.every] for callback in hooked],
                     "on_divergence": on_divergence,
                     "parallel": parallel,
                     "resume": resume,
@@ -169,29 +175,25 @@ def fit(
             history, store = History(), None
             if folder is not None:
                 store = at_the_end.enter_context(CheckpointStore(folder, run.description))
-            for callback in callbacks:
-                at_the_end.callback(getattr(callback, "close", lambda: None))
+            for callback in hooked:
+                at_the_end.callback(callback.close)
             state, turns_due = hosts.together(
-                lambda: _resume(store, run, history, callbacks, num_steps, resume == "strict")
+                lambda: _resume(store, run, history, hooked, num_steps, resume == "strict")
             )
-            loop = TrainingLoop(
+            chunks = CompiledChunks(
                 run.step_fn,
                 run.source,
                 run.layout,
                 state,
-                run.key_impl,
                 ema_decay,
                 run.one_step_a_call,
-                run.key_impls,
                 run.iteration_key,
             )
             release_freed_memory()
-            driver = Run(loop, run.source, history, callbacks, store, checkpoint_every, run.key_impl)
+            loop = TrainingLoop(chunks, run.source, history, hooked, store, checkpoint_every)
         rolls_back = on_divergence == "rollback"
-        driver.train(
-            int(state.step), num_steps, steps_per_call, rolls_back, progress, interruption, turns_due
-        )
-    final = loop.host_state()
+        loop.train(int(state.step), num_steps, steps_per_call, rolls_back, progress, interruption, turns_due)
+    final = chunks.host_state()
     return FitResult(
         final.method_state.theta,
         getattr(final.method_state, "phi", None),
@@ -232,13 +234,14 @@ def _check_callbacks(callbacks: Any) -> list[Callback]:
     callbacks = list(callbacks)
     for callback in callbacks:
         checks.callback(callback)
+    hooked = [as_callback(callback) for callback in callbacks]
     paths = [as_path("path", callback.path) for callback in callbacks if isinstance(callback, FileLog)]
     for path in paths:
         if path.is_dir():
             raise ValueError(f"callbacks: the path of a log, {path}, is a folder; pass a file in it.")
         if paths.count(path) > 1:
             raise ValueError(f"callbacks: two logs have the path {path}; give each a file of its own.")
-    return callbacks
+    return hooked
 
 
 def _check_directory(checkpoint_dir: Any, on_divergence: str, resume: str) -> epath.Path | None:

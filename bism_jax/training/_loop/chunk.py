@@ -1,46 +1,29 @@
-"""The compiled training loop: several iterations a call, without a host round trip."""
+"""The compiled program: several iterations a call, without a host round trip."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
-from jaxtyping import Array, Int, PyTree, UInt
+from jaxtyping import Array, PyTree
 
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import compiled_once
 from bism_jax._tracing.jaxprs import contains_primitive
 from bism_jax.training._loop.devices import Layout
+from bism_jax.training._loop.state import LoopState
 from bism_jax.training._sources.source import DataSource
 from bism_jax.typing import Params, StepFn
 
 _MAX_STEPS_PER_CALL = 1024
 _MAX_CHUNK_BYTES = 2**26
 
-KeyImpls = tuple[str | None, ...]
 
-
-class LoopState(NamedTuple):
-    """What the loop carries.
-
-    Attributes:
-        method_state: the algorithm's.
-        theta_ema: the exponential moving average of theta, or None.
-        key_data: the key of the run.
-        step: the number of iterations done.
-    """
-
-    method_state: Any
-    theta_ema: Params | None
-    key_data: UInt[Array, "..."]
-    step: Int[Array, ""]
-
-
-class TrainingLoop:
+class CompiledChunks:
     """Runs an algorithm from a data source on a layout of devices.
 
     Attributes:
@@ -54,11 +37,9 @@ class TrainingLoop:
         source: DataSource,
         layout: Layout,
         state: LoopState,
-        key_impl: str,
         ema_decay: float | None,
         one_step_a_call: bool,
-        key_impls: KeyImpls = (),
-        iteration_key: Hashable = None,
+        iteration_key: Hashable,
     ) -> None:
         self._source, self._layout = source, layout
         self.state = layout.replicate(state)
@@ -68,14 +49,12 @@ class TrainingLoop:
         args = (self.state, self._data, selection, layout.replicate(np.int32(0)))
 
         def compile_program() -> Callable[..., Any]:
-            iterate = _make_iteration(step_fn, key_impl, ema_decay, key_impls)
+            iterate = _make_iteration(step_fn, ema_decay)
             make_program = _make_single if one_step_a_call else _make_loop
             return layout.compile(make_program(iterate, layout, self.max_steps_per_call), *args)
 
-        is_kept = iteration_key is not None and layout.key is not None
-        settings = (key_impl, key_impls, ema_decay, one_step_a_call)
-        key = ("loop", iteration_key, layout.key, settings, _outline(args))
-        self._call = compiled_once(key if is_kept else None, compile_program)
+        key = ("loop", iteration_key, layout.key, ema_decay, one_step_a_call, _outline(args))
+        self._call = compiled_once(None if iteration_key is None else key, compile_program)
 
     def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""
@@ -86,7 +65,7 @@ class TrainingLoop:
         return {name: values[:num_steps] for name, values in host.items()}
 
     def host_state(self) -> LoopState:
-        """A copy of the state as NumPy arrays."""
+        """A copy of the state as NumPy arrays and keys."""
         return self._layout.to_host(self.state)
 
     def set_state(self, state: LoopState) -> None:
@@ -156,42 +135,16 @@ def _make_loop(iterate: Iteration, layout: Layout, max_steps: int) -> Program:
     return loop
 
 
-def _make_iteration(
-    step_fn: StepFn, key_impl: str, ema_decay: float | None, key_impls: KeyImpls
-) -> Iteration:
+def _make_iteration(step_fn: StepFn, ema_decay: float | None) -> Iteration:
     def iterate(state: LoopState, batch: Array) -> tuple[LoopState, Any]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data, impl=key_impl), state.step)
-        method_state, info = step_fn(key, _wrap_keys(state.method_state, key_impls), batch)
+        key = jax.random.fold_in(state.rng_key, state.step)
+        method_state, info = step_fn(key, state.method_state, batch)
         theta_ema = state.theta_ema
         if ema_decay is not None:
             theta_ema = _move_average(theta_ema, method_state.theta, ema_decay, state.step)
-        return LoopState(unwrap_keys(method_state), theta_ema, state.key_data, state.step + 1), info
+        return LoopState(method_state, theta_ema, state.rng_key, state.step + 1), info
 
     return iterate
-
-
-def unwrap_keys(tree: PyTree) -> PyTree:
-    """The tree as arrays; of typed keys their data, which alone can be copied to a host and to disk."""
-    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else jnp.asarray(leaf), tree)
-
-
-def key_impls_of(tree: PyTree) -> KeyImpls:
-    """The implementation of each leaf that is a typed key, None for the others."""
-    return tuple(str(jax.random.key_impl(leaf)) if _is_key(leaf) else None for leaf in jax.tree.leaves(tree))
-
-
-def _wrap_keys(tree: PyTree, key_impls: KeyImpls) -> PyTree:
-    leaves, structure = jax.tree.flatten(tree)
-    impls = key_impls or (None,) * len(leaves)
-    wrapped = [
-        leaf if impl is None else jax.random.wrap_key_data(leaf, impl=impl)
-        for leaf, impl in zip(leaves, impls, strict=True)
-    ]
-    return jax.tree.unflatten(structure, wrapped)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _move_average(average: Params | None, theta: Params, max_decay: float, step: Array) -> Params:
@@ -212,11 +165,3 @@ def runs_slowly_in_loop(iteration: ClosedJaxpr) -> bool:
     program.
     """
     return contains_primitive(iteration.jaxpr, "conv_general_dilated")
-
-
-def start_state(method_state: PyTree, rng_key: Array, ema_decay: float | None) -> LoopState:
-    """The state before the first iteration."""
-    theta_ema = None if ema_decay is None else method_state.theta
-    return LoopState(
-        unwrap_keys(method_state), theta_ema, jax.random.key_data(rng_key), jax.device_put(np.int32(0))
-    )

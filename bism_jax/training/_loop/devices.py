@@ -15,6 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree
 
 from bism_jax import checks
+from bism_jax._jax_switches import with_transfers
+from bism_jax.training._loop.state import map_data
 
 _AXIS = "batch"
 
@@ -51,7 +53,7 @@ class Layout(Protocol):
         ...
 
     def to_host(self, tree: PyTree) -> PyTree:
-        """One copy of a replicated tree as NumPy arrays."""
+        """One copy of a replicated tree as NumPy arrays; of keys, as keys."""
         ...
 
 
@@ -94,6 +96,12 @@ def _config(name: str) -> Any:
     return getattr(jax.config, name)  # its attributes are not known to a type checker
 
 
+@with_transfers  # a key lives on a device, also its copy
+def _to_host(tree: PyTree, index: Any) -> PyTree:
+    """What the first device has at an index."""
+    return map_data(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0)))[index], tree)
+
+
 class MeshLayout:
     """One program over a mesh of all devices, with the batch split and everything else replicated."""
 
@@ -110,7 +118,7 @@ class MeshLayout:
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree on every device."""
-        return jax.tree.map(lambda leaf: self._place(np.asarray(leaf), self._replicated), tree)
+        return map_data(lambda leaf: self._place(np.asarray(leaf), self._replicated), tree)
 
     def split_indices(self, indices: np.ndarray) -> Array:
         """`[steps, B]`, split along B."""
@@ -138,7 +146,7 @@ class MeshLayout:
 
     def to_host(self, tree: PyTree) -> PyTree:
         """One copy as NumPy arrays."""
-        return jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0))), tree)
+        return _to_host(tree, ...)
 
     def _place(self, array: np.ndarray, sharding: NamedSharding) -> Array:
         array = np.asarray(array, jnp.result_type(array))
@@ -159,7 +167,7 @@ class PmapLayout:
 
     def replicate(self, tree: PyTree) -> PyTree:
         """A host tree with a leading device axis."""
-        return jax.tree.map(lambda leaf: self._stack([np.asarray(leaf)] * self._num_local), tree)
+        return map_data(lambda leaf: self._stack([np.asarray(leaf)] * self._num_local), tree)
 
     def split_indices(self, indices: np.ndarray) -> Array:
         """`[devices, steps, B / devices]`."""
@@ -183,7 +191,7 @@ class PmapLayout:
 
     def to_host(self, tree: PyTree) -> PyTree:
         """The first device's copy as NumPy arrays."""
-        return jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf.addressable_data(0)))[0], tree)
+        return _to_host(tree, 0)
 
     def _stack(self, parts: list[np.ndarray]) -> Array:
         stacked = np.stack(parts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -57,10 +56,6 @@ class History:
     def evaluations(self) -> list[dict[str, float]]:
         """One row an evaluation, with its `step`."""
         return [dict(row) for row in self._evaluations]
-
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs."""
-        return {"scalars": self.scalars(), "evaluations": self.evaluations()}
 
     def restore(self, scalars: Mapping[str, np.ndarray], evaluations: list[dict[str, float]]) -> None:
         """Continues a record."""

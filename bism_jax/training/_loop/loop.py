@@ -17,43 +17,43 @@ from bism_jax._jax_switches import with_transfers
 from bism_jax.errors import DivergenceError
 from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
-from bism_jax.training._loop.chunk import LoopState, TrainingLoop
+from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.divergence import divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.interruption import Interruption, StopTraining, leave
+from bism_jax.training._loop.state import LoopState
 from bism_jax.training._sources.source import DataSource
-from bism_jax.training.callbacks._callbacks import Callback, Snapshot, numbers_of, states_of
+from bism_jax.training.callbacks._callback import Callback, Snapshot, type_name
+from bism_jax.training.callbacks._measurements import numbers_of
+from bism_jax.training.callbacks._states import states_of
 
 _SECONDS_PER_CALL = 0.25
 _MAX_ROLLBACKS = 3
 
 
-class Run:
-    """Drives a `TrainingLoop` to its last iteration.
+class TrainingLoop:
+    """Runs an algorithm to its last iteration.
 
     Args:
-        loop: the compiled loop with its state.
+        chunks: the compiled program with its state.
         source: where its batches come from.
         history: the record so far, which the run continues.
         callbacks: in the order of their turns.
         store: where checkpoints go, or None.
         checkpoint_every: iterations between checkpoints.
-        key_impl: the PRNG implementation of the run's key.
     """
 
     def __init__(
         self,
-        loop: TrainingLoop,
+        chunks: CompiledChunks,
         source: DataSource,
         history: History,
         callbacks: Sequence[Callback],
         store: CheckpointStore | None,
         checkpoint_every: int,
-        key_impl: str,
     ) -> None:
-        self._loop, self._source, self._history = loop, source, history
+        self._chunks, self._source, self._history = chunks, source, history
         self._callbacks, self._store, self._checkpoint_every = callbacks, store, checkpoint_every
-        self._key_impl = key_impl
         self._num_rollbacks = 0
         self._has_renamed = False
 
@@ -115,7 +115,7 @@ class Run:
     def _iterate(self, step: int, count: int) -> dict[str, np.ndarray]:
         """Iterations `step .. step + count - 1`; where the data fails, those before it are saved."""
         try:
-            return self._loop.run(step, count)
+            return self._chunks.run(step, count)
         except Exception as error:
             self._keep(error, turns_due=False)
             raise
@@ -123,9 +123,8 @@ class Run:
     def _keep_before(self, error: Exception, step: int, states: dict[str, Any]) -> None:
         """Saves what was done before the callbacks of an iteration, which have their turn again."""
         for callback in self._callbacks:
-            if hasattr(callback, "rewind"):
-                with contextlib.suppress(Exception):  # the first error is the one to tell
-                    callback.rewind(step - 1)
+            with contextlib.suppress(Exception):  # the first error is the one to tell
+                callback.rewind(step - 1)
         self._keep(error, turns_due=True, states=states)
 
     def _keep(self, error: Exception, turns_due: bool, states: dict[str, Any] | None = None) -> None:
@@ -156,7 +155,7 @@ class Run:
         if self._store is not None:
             intervals.append(self._checkpoint_every)
         distances = [interval - step % interval for interval in intervals]
-        return min(length, self._loop.max_steps_per_call, num_steps - step, *distances)
+        return min(length, self._chunks.max_steps_per_call, num_steps - step, *distances)
 
     def _first_bad(self, infos: dict[str, np.ndarray]) -> int | None:
         any_bad = np.any([~np.isfinite(values) for values in infos.values()], axis=0)
@@ -166,7 +165,7 @@ class Run:
         if self._store is not None:
             self._store.wait()
         path = None if self._store is None else self._store.latest_path()
-        theta = self._loop.host_state().method_state.theta
+        theta = self._chunks.host_state().method_state.theta
         return divergence_error(step, infos, self._history.scalars(), theta, path, rolls_back)
 
     def _roll_back(self, error: DivergenceError, rollback: bool) -> int:
@@ -174,13 +173,13 @@ class Run:
             raise error
         self._num_rollbacks += 1
         try:
-            restored = self._store.restore(self._loop.host_state(), self._history)
+            restored = self._store.restore(self._chunks.host_state(), self._history)
         except ValueError:  # it is of the run that this one took its parameters from
             raise error from None
         if restored is None:
             raise error
         self._source.set_position(restored.source_position)
-        self._loop.set_state(self._with_new_noise(restored.state))
+        self._chunks.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
         warnings.warn(
             f"{str(error).partition(';')[0]}: back to iteration {step_back} ({error.checkpoint}) with new "
@@ -188,15 +187,12 @@ class Run:
             stacklevel=2,
         )
         for callback in self._callbacks:
-            if hasattr(callback, "rewind"):
-                callback.rewind(step_back)
+            callback.rewind(step_back)
         return step_back
 
     @with_transfers
     def _with_new_noise(self, state: LoopState) -> LoopState:
-        key = jax.random.wrap_key_data(state.key_data, impl=self._key_impl)
-        key = jax.random.fold_in(key, self._num_rollbacks)
-        return state._replace(key_data=jax.random.key_data(key))
+        return state._replace(rng_key=jax.random.fold_in(state.rng_key, self._num_rollbacks))
 
     def _stop_at(self, step: int, num_steps: int) -> bool:
         """The turns of callbacks and checkpoints that fall on this iteration; whether the run goes on."""
@@ -208,7 +204,7 @@ class Run:
         return goes_on
 
     def _call(self, callbacks: Sequence[Callback], step: int) -> bool:
-        state: Any = self._loop.host_state()
+        state: Any = self._chunks.host_state()
         method_state = state.method_state
         measured: dict[str, float] = {}
         goes_on = True
@@ -222,7 +218,7 @@ class Run:
             )
             try:
                 found = callback(snapshot)
-                new = {} if found is None else numbers_of(type(callback).__name__, found)
+                new = {} if found is None else numbers_of(type_name(callback), found)
             except StopTraining:
                 goes_on = False
                 continue
@@ -250,5 +246,5 @@ class Run:
     def _save(self, turns_due: bool = False, states: dict[str, Any] | None = None) -> None:
         if self._store is not None:
             callbacks = states_of(self._callbacks) | (states or {})
-            state, position = self._loop.host_state(), self._source.position()
+            state, position = self._chunks.host_state(), self._source.position()
             self._store.save(state, position, self._history, callbacks, turns_due)

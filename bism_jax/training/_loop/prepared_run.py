@@ -16,23 +16,16 @@ from bism_jax._tracing.jaxpr_key import jaxpr_key
 from bism_jax.training._checkpoints.description import (
     Description,
     describe,
-    describe_iteration,
     describe_state,
-    digest_of_arrays,
     settings,
     versions,
 )
+from bism_jax.training._checkpoints.digests import digest_of_arrays
+from bism_jax.training._checkpoints.iteration import describe_iteration
 from bism_jax.training._freed_memory import release_freed_memory
-from bism_jax.training._loop.chunk import (
-    KeyImpls,
-    LoopState,
-    key_impls_of,
-    runs_slowly_in_loop,
-    start_state,
-    trace_step,
-    unwrap_keys,
-)
+from bism_jax.training._loop.chunk import runs_slowly_in_loop, trace_step
 from bism_jax.training._loop.devices import Layout, make_layout
+from bism_jax.training._loop.state import LoopState, start_state
 from bism_jax.training._sources.source import DataSource, as_data_source
 from bism_jax.typing import Method, StepFn
 
@@ -45,19 +38,16 @@ class PreparedRun(NamedTuple):
         source: where its batches come from.
         layout: the devices.
         state: the state before the first iteration.
-        key_impl: the PRNG implementation of its key.
-        key_impls: those of the typed keys in its state.
         one_step_a_call: whether the iteration must stay out of a loop.
         description: what determines the run; empty where nobody asks.
-        iteration_key: a key of the iteration that others share only where it is the same program.
+        iteration_key: a key of the iteration that others share only where it is the same program; None where
+            the program is not kept.
     """
 
     step_fn: StepFn
     source: DataSource
     layout: Layout
     state: LoopState
-    key_impl: str
-    key_impls: KeyImpls
     one_step_a_call: bool
     description: Description
     iteration_key: Hashable
@@ -91,12 +81,15 @@ def prepare_run(
     source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
     _check_num_rows(method, data)
     layout = make_layout(parallel, batch_size)
-    mapped = method.bind(energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name)
+    step_fn = algorithm.step
+    if layout.axis_name is not None:
+        step_fn = method.bind(
+            energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name
+        ).step
     init_key, loop_key = call_compiled(lambda key: tuple(jax.random.split(key)), key)
     example = jax.device_put(as_working(source.example()))
     method_state = algorithm.init(init_key, example)
     release_freed_memory()
-    key_impl = str(jax.random.key_impl(key))
     on_cpu = jax.default_backend() == "cpu"
     iteration = trace_step(algorithm.step, loop_key, method_state, example)
     description: Description = {}
@@ -108,23 +101,21 @@ def prepare_run(
             "init_params": None if init_params is None else digest_of_arrays(init_params),
             "data": source.fingerprint(),
             "batch_size": batch_size,
-            "rng_key": f"{key_impl} {np.ravel(jax.random.key_data(key)).tolist()}",
+            "rng_key": f"{jax.random.key_impl(key)} {np.ravel(jax.random.key_data(key)).tolist()}",
             "ema_decay": ema_decay,
             "versions": versions(),
             "settings": settings(),
-            "initial_state": describe_state(unwrap_keys(method_state)),
+            "initial_state": describe_state(method_state),
             "iteration": describe_iteration(iteration),
         }
     return PreparedRun(
-        mapped.step,
+        step_fn,
         source,
         layout,
         start_state(method_state, loop_key, ema_decay),
-        key_impl,
-        key_impls_of(method_state),
         on_cpu and runs_slowly_in_loop(iteration),
         description,
-        jaxpr_key(iteration),
+        None if layout.key is None else jaxpr_key(iteration),
     )
 
 

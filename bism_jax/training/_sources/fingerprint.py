@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bism_jax.training._checkpoints.description import Description, digest_of_arrays
+from bism_jax.training._checkpoints.description import Description
+from bism_jax.training._checkpoints.digests import digest_of_arrays
 
 _WHOLE_BYTES = 2**28  # which take a quarter of a second
 _SAMPLED_ROWS = 1000

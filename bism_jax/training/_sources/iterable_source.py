@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from bism_jax import checks
-from bism_jax.training._checkpoints.description import Description, digest_of_arrays
+from bism_jax.training._checkpoints.description import Description
+from bism_jax.training._checkpoints.digests import digest_of_arrays
 from bism_jax.training._sources.fingerprint import of_batch, spread_rows
 from bism_jax.training._sources.items import expression, read_item, storable
 

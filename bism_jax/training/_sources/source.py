@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from bism_jax import checks
-from bism_jax.training._checkpoints.description import Description, digest_of_arrays
+from bism_jax.training._checkpoints.description import Description
+from bism_jax.training._checkpoints.digests import digest_of_arrays
 from bism_jax.training._sources.fingerprint import of_array, of_rows, spread_rows
 from bism_jax.training._sources.items import expression, is_array, read_array, read_item, storable
 from bism_jax.training._sources.iterable_source import IterableSource
