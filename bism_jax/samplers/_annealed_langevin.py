@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax._backend import convolves_slowly_in_loops
 from bism_jax._jax_switches import with_transfers
 from bism_jax._precision import is_floating_dtype
 from bism_jax._tracing.jaxprs import is_within_jit
@@ -101,7 +102,7 @@ def anneal(
     """The sampler of the energy `form(energy_fn, params, x)`; both functions identify what is compiled."""
     _check_schedule(schedule, num_snapshots)
     rng_key = checks.rng_key("rng_key", rng_key)
-    run = _run_on_host if jax.default_backend() == "cpu" and not is_within_jit() else _run_compiled
+    run = _run_on_host if convolves_slowly_in_loops() and not is_within_jit() else _run_compiled
     return run(form, energy_fn, schedule, num_snapshots, params, rng_key, x)
 
 

@@ -17,6 +17,7 @@ import optax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import PyTree
 
+from bism_jax._backend import backend_name
 from bism_jax._tracing.jaxprs import aval_of, bodies
 
 # The parts that decide. The others, which name what a difference comes from, may differ where these agree: a
@@ -56,7 +57,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "unknown"
-    return found | {"backend": jax.default_backend()}
+    return found | {"backend": backend_name()}
 
 
 def settings() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from bism_jax._backend import convolves_slowly_in_loops
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxpr_key import jaxpr_key
@@ -97,7 +98,6 @@ def prepare_run(
     method_state = algorithm.init(init_key, example)
     release_freed_memory()
     key_impl = str(jax.random.key_impl(key))
-    on_cpu = jax.default_backend() == "cpu"
     iteration = trace_step(algorithm.step, loop_key, method_state, example)
     description: Description = {}
     if is_described:
@@ -122,7 +122,7 @@ def prepare_run(
         start_state(method_state, loop_key, ema_decay),
         key_impl,
         key_impls_of(method_state),
-        on_cpu and runs_slowly_in_loop(iteration),
+        convolves_slowly_in_loops() and runs_slowly_in_loop(iteration),
         description,
         jaxpr_key(iteration),
     )
