@@ -15,8 +15,8 @@ import jax
 _MAX_UNROLLED_STEPS = 8
 
 # Of one step. Where steps are written out, XLA merges what the backward pass computes again with the forward
-# pass, and the memory of plain reverse mode comes back: 48 MiB instead of 19 for a step of 396 equations, which
-# is hardly faster, while one of 137 gains a quarter.
+# pass, and the memory of plain reverse mode comes back: 48 MiB instead of 19 for a step of 396 equations,
+# which is hardly faster, while one of 137 gains a quarter.
 _MAX_UNROLLED_EQUATIONS = 200
 
 # Of a layer: the theta-gradient of a squared score (8 channels, 50 rows) takes 204 ms at this size, 264 at

@@ -12,7 +12,6 @@ LAYERS = {
     "_jax_switches": 0,
     "_paths": 0,
     "_precision": 0,
-    "_array_checks": 0.25,
     "checks": 0.25,
     "_tracing": 0.5,
     "hypergradient": 1,

@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from bism_jax._array_checks import NOT_OF_ARGUMENTS, is_finite, is_known, is_told, shapes_of, shown
 from bism_jax._contract.adapters import Model, as_model
 from bism_jax._precision import is_floating_dtype
+from bism_jax.checks import is_finite, is_known, shapes_of, shown, told_as
 from bism_jax.typing import Params
 
 _PARAMETERS_OF = {"energy_fn": "theta", "posterior_fn": "phi", "critic": "its parameters"}
@@ -42,18 +42,15 @@ def guarded(name: str, fn: Callable[..., Any], params_name: str = "theta") -> Ca
 
     @functools.wraps(fn, updated=())
     def call(params: Params, *args: Any) -> Any:
-        try:
-            return fn(params, *args)
-        except NOT_OF_ARGUMENTS:
-            raise
-        except Exception as error:
-            if is_told(error):
-                raise
-            raise ValueError(
+        def describe() -> str:
+            return (
                 f"{name} cannot be evaluated with {params_name} of {_outline(params)} on arrays of shapes "
                 f"{shapes_of(args)}; {params_name} must be that of this model, and the rows those it was "
-                f"trained on. {type(error).__name__}: {error}"
-            ) from error
+                "trained on."
+            )
+
+        with told_as(describe):
+            return fn(params, *args)
 
     return call
 

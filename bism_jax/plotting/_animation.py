@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers
+from bism_jax.checks import as_numbers
 from bism_jax.plotting import _arguments as arguments
 from bism_jax.plotting._image_grids import as_pixels
 

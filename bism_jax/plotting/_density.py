@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, finite_rows, not_empty
+from bism_jax.checks import as_numbers, finite_rows, not_empty
 from bism_jax.plotting import _arguments as arguments
 from bism_jax.plotting._figure import COLOURS, GREY, INK, new_figure
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bism_jax import checks
-from bism_jax._array_checks import shown
+from bism_jax.checks import shown
 from bism_jax.plotting import _arguments as arguments
 
 if TYPE_CHECKING:

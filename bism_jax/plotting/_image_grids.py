@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 from bism_jax import checks
-from bism_jax._array_checks import shown
+from bism_jax.checks import shown
 from bism_jax.plotting import _arguments as arguments
 from bism_jax.plotting._figure import new_figure
 

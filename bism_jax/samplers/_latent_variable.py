@@ -24,9 +24,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._array_checks import call_on_rows
 from bism_jax._contract.guarded_calls import check_leaves
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import called
 from bism_jax.samplers import _chain_checks as chain_checks
 from bism_jax.samplers._annealed_langevin import AnnealedSamples, anneal, initial_noise
 from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
@@ -107,7 +107,7 @@ def sample_latent(
     features_fn, head_fn = getattr(energy_fn, "features", None), getattr(energy_fn, "head", None)
     if features_fn is None or head_fn is None:
         return anneal(_given_visible, energy_fn, (theta, v), rng_key, h, schedule, num_snapshots)
-    features = call_on_rows("energy_fn: features", _features, features_fn, theta, v)
+    features = called("energy_fn: features", _features, features_fn, theta, v)
     return anneal(_given_features, head_fn, (theta, v, features), rng_key, h, schedule, num_snapshots)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers
 from bism_jax._contract import (
     LatentSample,
     as_model,
@@ -23,6 +22,7 @@ from bism_jax._contract import (
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
+from bism_jax.checks import as_numbers
 from bism_jax.evaluation._batches import padded_batches
 from bism_jax.evaluation._model_functions import checked_rows, energy_of, posterior_of
 from bism_jax.evaluation.posterior._posterior_mean import posterior_mean
