@@ -10,7 +10,7 @@ import pytest
 
 from bism_jax.models import FactoredEnergy, LinearGaussian, ResidualEnergy
 from bism_jax.samplers import (
-    AnnealedLangevin,
+    AnnealingSchedule,
     annealed_langevin,
     initial_noise,
     inpaint,
@@ -23,7 +23,7 @@ from bism_jax.samplers import (
 from tests.test_linear_gaussian import conditional_moments, joint_moments, linear_theta, normal
 
 NUM_CHAINS = 4000
-SHORT = AnnealedLangevin(step_size=0.1, num_hot=3, num_cooling=4, num_freezing=2)
+SHORT = AnnealingSchedule(step_size=0.1, num_hot=3, num_cooling=4, num_freezing=2)
 
 
 def rng_key(seed=0):
@@ -32,7 +32,7 @@ def rng_key(seed=0):
 
 def constant(num_steps, step_size):
     """Temperature 1 throughout, and no denoising."""
-    return AnnealedLangevin(step_size, 1, num_steps, 0, 0, denoising_std=0)
+    return AnnealingSchedule(step_size, 1, num_steps, 0, 0, denoising_std=0)
 
 
 def pair_energy(x):
@@ -58,7 +58,7 @@ START = (normal(2, 2, 3), normal(2, 2, seed=1))
 
 
 def test_the_schedule_of_the_paper():
-    schedule = AnnealedLangevin()
+    schedule = AnnealingSchedule()
     temperatures = schedule.temperatures()
     assert (schedule.step_size, schedule.denoising_std) == (0.02, 0.1)
     assert temperatures.shape == (schedule.num_steps,) == (2700,)
@@ -81,21 +81,21 @@ def test_the_schedule_of_the_paper():
     ],
 )
 def test_a_part_of_the_schedule_may_be_empty(lengths, expected):
-    np.testing.assert_allclose(AnnealedLangevin(0.1, 9, *lengths).temperatures(), expected)
+    np.testing.assert_allclose(AnnealingSchedule(0.1, 9, *lengths).temperatures(), expected)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 27, 300, 2700, 5400])
 def test_a_scaled_schedule_keeps_its_proportions(num_steps):
-    schedule = AnnealedLangevin(step_size=0.03)
+    schedule = AnnealingSchedule(step_size=0.03)
     scaled = schedule.scaled(num_steps)
     assert scaled.num_steps == num_steps and scaled.step_size == 0.03
     for name in ("num_hot", "num_cooling", "num_freezing"):
         assert abs(getattr(scaled, name) - getattr(schedule, name) * num_steps / 2700) <= 1
-    assert AnnealedLangevin().scaled(2700) == AnnealedLangevin()
+    assert AnnealingSchedule().scaled(2700) == AnnealingSchedule()
 
 
 def test_snapshot_steps_are_evenly_spaced_and_end_at_the_end():
-    np.testing.assert_array_equal(AnnealedLangevin().snapshot_steps(9), 300 * np.arange(1, 10))
+    np.testing.assert_array_equal(AnnealingSchedule().snapshot_steps(9), 300 * np.arange(1, 10))
     np.testing.assert_array_equal(SHORT.snapshot_steps(4), [2, 4, 6, 9])
     np.testing.assert_array_equal(SHORT.snapshot_steps(9), np.arange(1, 10))
 
@@ -113,14 +113,14 @@ def test_snapshot_steps_are_evenly_spaced_and_end_at_the_end():
 )
 def test_a_schedule_refuses_numbers_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
-        AnnealedLangevin(**options)
+        AnnealingSchedule(**options)
 
 
 def test_scaling_needs_steps():
     with pytest.raises(ValueError, match="num_steps must be an integer of at least 1, not 0"):
         SHORT.scaled(0)
     with pytest.raises(ValueError, match="has no steps to scale"):
-        AnnealedLangevin(num_hot=0, num_cooling=0, num_freezing=0).scaled(5)
+        AnnealingSchedule(num_hot=0, num_cooling=0, num_freezing=0).scaled(5)
 
 
 # ---------------------------------------------------------------- the chains
@@ -159,7 +159,7 @@ def numpy_replay(schedule, key, v, h):
 
 
 @pytest.mark.parametrize("in_jit", [False, True])
-@pytest.mark.parametrize("schedule", [AnnealedLangevin().scaled(270), SHORT], ids=["long", "short"])
+@pytest.mark.parametrize("schedule", [AnnealingSchedule().scaled(270), SHORT], ids=["long", "short"])
 def test_chains_are_those_of_a_numpy_replay(x64, schedule, in_jit):
     """With every snapshot on the way; outside jit the steps are dispatched, within it they are a loop."""
     run = functools.partial(annealed_langevin, pair_energy, schedule=schedule, num_snapshots=9)
@@ -175,7 +175,7 @@ def test_chains_are_those_of_a_numpy_replay(x64, schedule, in_jit):
 
 def test_the_whole_schedule_of_the_paper_is_a_numpy_replay(x64):
     found = annealed_langevin(pair_energy, rng_key(), START).x
-    expected = numpy_replay(AnnealedLangevin(), rng_key(), *START)[-1]
+    expected = numpy_replay(AnnealingSchedule(), rng_key(), *START)[-1]
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-11, atol=1e-11)
 
@@ -196,7 +196,7 @@ def test_at_temperature_one_it_has_the_stationary_variance_of_langevin(x64, step
 
 def test_without_noise_it_is_gradient_descent(x64):
     """T = 0 at the one step of a linear part of length 1, then the denoising step."""
-    schedule = AnnealedLangevin(0.4, 100, 0, 0, 1, denoising_std=0.5)
+    schedule = AnnealingSchedule(0.4, 100, 0, 0, 1, denoising_std=0.5)
     found = annealed_langevin(lambda x: 0.5 * 3 * (x**2).sum(axis=1), rng_key(), jnp.ones((2, 1)), schedule)
     np.testing.assert_allclose(found.x, (1 - 0.08 * 3) * (1 - 0.25 * 3))
 
@@ -230,7 +230,7 @@ def test_low_precision_is_kept():
 
 def test_memory_is_flat_in_the_number_of_steps():
     def peak(num_steps):
-        schedule = AnnealedLangevin().scaled(num_steps)
+        schedule = AnnealingSchedule().scaled(num_steps)
         run = lambda key, x: annealed_langevin(lambda x: jnp.cosh(x).sum(1), key, x, schedule).x
         compiled = jax.jit(run).lower(rng_key(), jnp.ones((64, 64))).compile()
         return compiled.memory_analysis().temp_size_in_bytes
@@ -350,7 +350,7 @@ def test_inpainting_does_not_look_at_what_is_missing():
 
 
 def test_inpainting_starts_from_noise_far_from_all_data():
-    still = AnnealedLangevin(num_hot=0, num_cooling=0, num_freezing=0, denoising_std=0)
+    still = AnnealingSchedule(num_hot=0, num_cooling=0, num_freezing=0, denoising_std=0)
     v, h = jnp.full((NUM_CHAINS, 2), 9.0), jnp.zeros((NUM_CHAINS, 1))
     observed = jnp.tile(jnp.array([True, False]), (NUM_CHAINS, 1))
     start = inpaint(lambda theta, v, h: (v**2).sum(1), 0.0, rng_key(), v, observed, h, still).x[0]
@@ -494,7 +494,7 @@ def test_options_are_checked():
         run(SHORT, num_snapshots=10)
     with pytest.raises(ValueError, match="num_snapshots must be an integer of at least 0, not -1"):
         run(SHORT, num_snapshots=-1)
-    with pytest.raises(TypeError, match=r"schedule must be a value such as AnnealedLangevin\(\), not 300"):
+    with pytest.raises(TypeError, match=r"schedule must be a value such as AnnealingSchedule\(\), not 300"):
         run(300)
     with pytest.raises(TypeError, match="schedule must be a value"):
         sample_latent(theta_energy, 1.0, rng_key(), *START, schedule=300)

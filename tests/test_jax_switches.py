@@ -623,7 +623,7 @@ def features(images):
 
 
 features.name = "mean"
-SCHEDULE = samplers.AnnealedLangevin(num_hot=2, num_cooling=2, num_freezing=2)
+SCHEDULE = samplers.AnnealingSchedule(num_hot=2, num_cooling=2, num_freezing=2)
 PAIR = DATA[:30], DATA[30:]
 ENTRY_POINTS = {
     "langevin": lambda: samplers.langevin(quadratic, KEY, DATA[:6], 3, 0.1),

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "bism_jax"
 LAYERS = {
     "typing": 0,
     "errors": 0,
+    "_backend": 0,
     "_jax_switches": 0,
     "_paths": 0,
     "_precision": 0,
-    "_array_checks": 0.25,
     "checks": 0.25,
     "_tracing": 0.5,
     "hypergradient": 1,
@@ -73,6 +73,18 @@ def test_each_heavy_library_has_one_room(path):
     for name in imported_modules(path):
         owner = OWNERS.get(name.split(".")[0])
         assert owner is None or room(path) in owner, f"{path.name} imports {name}, which belongs to {owner}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_one_room_asks_which_backend_it_is(path):
+    """The operating system (`sys.platform`) is another matter."""
+    asked = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) != "sys.platform"
+    }
+    is_asking = bool(asked & {"default_backend", "platform", "device_kind"})
+    assert is_asking == (room(path) == "_backend"), f"{path.name}: ask bism_jax._backend instead"
 
 
 def test_every_room_has_a_layer():

@@ -302,6 +302,15 @@ def test_auroc_enumerates_pairs_with_ties():
     assert auroc([2.0, 3.0], [0.0, 1.0]) == 1
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, "bfloat16", np.int32])
+def test_auroc_is_exact_in_every_dtype(dtype):
+    rng = np.random.default_rng(0)
+    inside, outside = rng.integers(0, 200, 5000), rng.integers(0, 190, 3000)
+    difference = inside[:, None] - outside
+    expected = ((difference > 0).sum() + 0.5 * (difference == 0).sum()) / difference.size
+    assert auroc(*(np.asarray(jnp.asarray(scores, dtype)) for scores in (inside, outside))) == expected
+
+
 def test_auroc_agrees_with_scikit_learn():
     inside, outside = np.round(normal(200) + 0.5, 1), np.round(normal(150, seed=1), 1)
     truth = np.repeat([1, 0], [200, 150])

@@ -12,13 +12,13 @@ from jaxtyping import Array
 from benchmarks.malformed.campaign import Call
 from bism_jax import samplers
 from bism_jax.models import GRBM, as_model, factor
-from bism_jax.samplers import AnnealedLangevin
+from bism_jax.samplers import AnnealingSchedule
 
 PACKAGE = "bism_jax.samplers"
 EXEMPT = {"AnnealedSamples": "a result"}
 KEY = jax.random.key(0)
 _ROWS = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
-_SCHEDULE = AnnealedLangevin(num_hot=2, num_cooling=2, num_freezing=2)
+_SCHEDULE = AnnealingSchedule(num_hot=2, num_cooling=2, num_freezing=2)
 _OWN = "a function of one's own, which takes them"
 
 
@@ -136,8 +136,8 @@ def _of_models() -> dict[str, Call]:
 def _of_schedules() -> dict[str, Call]:
     counts = dict.fromkeys(("num_hot", "num_cooling", "num_freezing"), "count_from_0")
     return {
-        "AnnealedLangevin": Call(
-            AnnealedLangevin,
+        "AnnealingSchedule": Call(
+            AnnealingSchedule,
             {"step_size": 0.02, "max_temperature": 100.0, "denoising_std": 0.1, **dict.fromkeys(counts, 2)},
             {
                 "step_size": "positive",
@@ -146,8 +146,8 @@ def _of_schedules() -> dict[str, Call]:
                 **counts,
             },
         ),
-        "AnnealedLangevin.scaled": Call(_SCHEDULE.scaled, {"num_steps": 2}, {"num_steps": "count"}),
-        "AnnealedLangevin.snapshot_steps": Call(
+        "AnnealingSchedule.scaled": Call(_SCHEDULE.scaled, {"num_steps": 2}, {"num_steps": "count"}),
+        "AnnealingSchedule.snapshot_steps": Call(
             _SCHEDULE.snapshot_steps, {"num_snapshots": 2}, {"num_snapshots": "count_from_0"}
         ),
     }

@@ -12,9 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import PyTree
 
-from bism_jax._array_checks import PASSES_GUARDS, is_finite, is_known, shapes_of, shown
 from bism_jax._contract.adapters import Model, as_model
 from bism_jax._precision import is_floating_dtype
+from bism_jax.checks import is_finite, is_known, shapes_of, shown, told_as
 from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
@@ -43,16 +43,15 @@ def guarded(name: str, fn: Callable[..., Any], params_name: str = "theta") -> Ca
 
     @functools.wraps(fn, updated=())
     def call(params: Params, *args: Any) -> Any:
-        try:
-            return fn(params, *args)
-        except PASSES_GUARDS:
-            raise
-        except Exception as error:
-            raise ModelError(
+        def describe() -> str:
+            return (
                 f"{name} cannot be evaluated with {params_name} of {_outline(params)} on arrays of shapes "
                 f"{shapes_of(args)}; {params_name} must be that of this model, and the rows those it was "
-                f"trained on. {type(error).__name__}: {error}"
-            ) from error
+                "trained on."
+            )
+
+        with told_as(describe):
+            return fn(params, *args)
 
     return call
 

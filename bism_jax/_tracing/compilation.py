@@ -14,14 +14,12 @@ from typing import Any
 import jax
 from jax.extend.core import jaxpr_as_fun
 
+from bism_jax._backend import one_time_options
 from bism_jax._tracing.jaxpr_key import jaxpr_key
 from bism_jax._tracing.jaxprs import is_within_jit
 
 # A loop of a small model takes about a megabyte, and `fit` keeps one loop and five small programs.
 _MAX_PROGRAMS = 128
-
-# A program that runs once costs its compilation: without LLVM's optimisations a third of it goes.
-_COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 _lock = threading.Lock()
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
@@ -51,7 +49,7 @@ def call_compiled(fn: Callable[..., Any], *args: Any) -> Any:
     """`fn(*args)` as one program, for what runs once: it is compiled fast rather than to be fast."""
     if not _is_plain(jax.tree.leaves(args)):
         return fn(*args)
-    return _program(fn, args, _COMPILE_FAST if jax.default_backend() == "cpu" else None)(*args)
+    return _program(fn, args, one_time_options())(*args)
 
 
 def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:

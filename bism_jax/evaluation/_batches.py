@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, shown
+from bism_jax.checks import as_numbers, shown
 
 
 def padded_batches(name: str, rows: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from bism_jax._array_checks import floating_rows, shown
 from bism_jax._contract.guarded_calls import check_parameters, guarded_model, one_value_a_row
+from bism_jax.checks import floating_rows, shown
 from bism_jax.errors import MissingCapability, ModelError
 from bism_jax.typing import Params
 

@@ -14,14 +14,13 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
+from bism_jax._backend import is_faster_unrolled
 from bism_jax._jax_switches import standard_promotion
 from bism_jax._tracing.jaxprs import contains_primitive, count_equations, dependent_equations, is_used
 from bism_jax.hypergradient._optimizer_trace import UpdateTrace, check_state, trace_update
 
 # What takes other devices' values; `shard_map` with its checks on has primitives of other names for sums.
 _COMMUNICATION = frozenset({"all_gather", "all_to_all", "ppermute", "psum", "reduce_scatter"})
-_MAX_UNROLLED_STEPS = 8
-_MAX_UNROLLED_EQUATIONS = 200  # of one step; beyond, the memory of plain reverse mode comes back
 
 LossFn = Callable[[Any, Any, Any], Float[Array, ""]]
 LowerGradient = Callable[[Any, Any, Any], tuple[Float[Array, ""], Any]]
@@ -241,18 +240,13 @@ def run(
 ) -> tuple[Carry, Float[Array, " num_steps"]]:
     """`num_steps` steps by `lax.scan`."""
     if unroll is None:
-        unroll = _is_faster_unrolled(step, carry, inputs, num_steps)
+        unroll = is_faster_unrolled(num_steps, lambda: _outline(step, carry, inputs))
     return jax.lax.scan(step, carry, inputs, length=num_steps, unroll=unroll or 1)
 
 
-def _is_faster_unrolled(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int) -> bool:
-    # XLA's CPU backend has no fast kernel for the derivatives of a convolution inside a loop, and optimises
-    # across steps that are written out; compile time forbids it for long loops and for large steps.
-    if jax.default_backend() != "cpu" or num_steps > _MAX_UNROLLED_STEPS:
-        return False
+def _outline(step: StepFn, carry: Carry, inputs: PyTree) -> tuple[int, bool]:
     jaxpr = jax.make_jaxpr(step)(carry, first_input(inputs)).jaxpr
-    is_small = count_equations(jaxpr) <= _MAX_UNROLLED_EQUATIONS
-    return is_small or contains_primitive(jaxpr, "conv_general_dilated")
+    return count_equations(jaxpr), contains_primitive(jaxpr, "conv_general_dilated")
 
 
 def solution(carry: Carry, losses: Float[Array, " num_steps"]) -> LowerSolution:

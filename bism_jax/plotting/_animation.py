@@ -11,11 +11,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Shaped
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers
+from bism_jax.checks import as_numbers
 from bism_jax.plotting import _arguments as arguments
-from bism_jax.plotting._image_grids import as_pixels
+from bism_jax.plotting._pixels import as_pixels
 
-_MAX_SCALE = 100
+_MAX_SCALE = 100  # 28 pixels are then 2,800, more than a screen is high
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, call_on_rows, finite_scalar, shown
+from bism_jax.checks import as_numbers, called, finite_scalar, shown
 
 
 def named(name: str, value: Any, entry: str) -> None:
@@ -91,7 +91,7 @@ def values_at(name: str, fn: Callable[..., Any], points: Any) -> np.ndarray:
         ValueError: where it fails, or returns something else.
     """
     checks.function(name, fn, "[n, 2] -> [n]")
-    values = np.asarray(as_numbers(name, call_on_rows(name, fn, points), "[n]"))
+    values = np.asarray(as_numbers(name, called(name, fn, points), "[n]"))
     if values.shape != (len(points),):
         raise ValueError(
             f"{name} returned shape {values.shape} for {len(points)} points; it must return one log "

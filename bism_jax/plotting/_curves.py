@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 
 from bism_jax import checks
 from bism_jax.plotting import _arguments as arguments
-from bism_jax.plotting._figure import COLOURS, GREY, LINE_STYLES, new_figure, style
+from bism_jax.plotting._figure import COLOURS, LINE_STYLES, add_legend, draw_references, new_figure, style
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_MAX_MARKED = 20  # points of a curve; more markers than these hide its line
 
 
 def plot_learning_curves(
@@ -51,38 +54,23 @@ def plot_learning_curves(
         name: arguments.parts(f"curves[{name!r}]", curve, ("steps", "seconds", "values"))
         for name, curve in curves.items()
     }
-    for name, (steps, seconds, values) in arrays.items():
-        if (
-            np.ndim(values) != 2
-            or not np.size(values)
-            or np.shape(seconds) != np.shape(values)
-            or np.shape(values)[1:] != np.shape(steps)
-        ):
-            raise ValueError(
-                f"curves[{name!r}] has shapes {np.shape(steps)}, {np.shape(seconds)} and {np.shape(values)}; "
-                "give (n,), (num_seeds, n) and (num_seeds, n)."
-            )
+    for name, curve in arrays.items():
+        _check_learning_curve(f"curves[{name!r}]", *curve)
 
     figure = new_figure(12.0, 4.6)
     by_step, by_time = figure.subplots(1, 2, sharey=True)
-    line_styles = [style for style in LINE_STYLES for _ in COLOURS]
-    styles = zip(cycle(COLOURS), cycle(line_styles), strict=False)
-    for (name, (steps, seconds, values)), (colour, line_style) in zip(arrays.items(), styles, strict=False):
-        mean, time = np.mean(values, axis=0), np.mean(seconds, axis=0)
-        num_seeds = np.shape(values)[0]
-        error = np.std(values, axis=0, ddof=min(1, num_seeds - 1)) / np.sqrt(num_seeds)
-        for axes, x, label in ((by_step, np.asarray(steps), name), (by_time, time, None)):
-            axes.plot(x, mean, color=colour, linestyle=line_style, linewidth=1.6, label=label)
-            axes.fill_between(x, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+    # Each dash in all colours before the next, so that up to seven lines are solid.
+    styles = cycle((colour, dash) for dash in LINE_STYLES for colour in COLOURS)
+    for (name, (steps, seconds, values)), (colour, dash) in zip(arrays.items(), styles, strict=False):
+        _draw_mean(by_step, steps, values, color=colour, linestyle=dash, label=name)
+        _draw_mean(by_time, np.mean(seconds, axis=0), values, color=colour, linestyle=dash)
     for axes, xlabel in ((by_step, "iteration"), (by_time, "seconds of training")):
         style(axes)
-        for (name, height), line_style in zip(reference.items(), (":", "--", "-."), strict=False):
-            label = name if axes is by_step else None
-            axes.axhline(height, color=GREY, linestyle=line_style, linewidth=1.2, label=label, zorder=1)
+        draw_references(axes, reference, labelled=axes is by_step)
         axes.set(xlabel=xlabel, ylim=ylim)
     by_step.set_ylabel(ylabel)
     by_time.set_xscale("log")
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    add_legend(figure)
     return figure
 
 
@@ -117,26 +105,45 @@ def plot_curves(
     checks.boolean("log_axes", log_axes)
     reference = arguments.references(reference)
     arrays = {name: arguments.parts(f"curves[{name!r}]", curve, ("x", "y")) for name, curve in curves.items()}
-    for name, (x, y) in arrays.items():
-        if np.ndim(x) != 1 or not np.size(x) or np.shape(x) != np.shape(y):
-            raise ValueError(
-                f"curves[{name!r}] has x of shape {np.shape(x)} and y of {np.shape(y)}; give two vectors of "
-                "one length."
-            )
+    for name, curve in arrays.items():
+        _check_curve(f"curves[{name!r}]", *curve)
 
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     style(axes)
     styles = zip(cycle(COLOURS), cycle(LINE_STYLES), strict=False)
     for (name, (x, y)), (colour, line_style) in zip(arrays.items(), styles, strict=False):
-        (line,) = axes.plot(np.asarray(x), np.asarray(y), label=name, linewidth=1.8, markersize=4)
-        line.set(color=colour, linestyle=line_style, marker="o" if np.size(x) <= 20 else "")
-    for (name, height), line_style in zip(reference.items(), cycle((":", "--", "-.")), strict=False):
-        axes.axhline(height, color=GREY, linestyle=line_style, linewidth=1.2, label=name, zorder=1)
+        (line,) = axes.plot(x, y, label=name, linewidth=1.8, markersize=4)
+        line.set(color=colour, linestyle=line_style, marker="o" if x.size <= _MAX_MARKED else "")
+    draw_references(axes, reference)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if log_axes:
         axes.set(xscale="log", yscale="log")
     if title:
         axes.set_title(title)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    add_legend(figure)
     return figure
+
+
+def _check_learning_curve(name: str, steps: np.ndarray, seconds: np.ndarray, values: np.ndarray) -> None:
+    fits = values.ndim == 2 and seconds.shape == values.shape and values.shape[1:] == steps.shape
+    if not fits or not values.size:
+        raise ValueError(
+            f"{name} has shapes {steps.shape}, {seconds.shape} and {values.shape}; give (n,), (num_seeds, n) "
+            "and (num_seeds, n)."
+        )
+
+
+def _check_curve(name: str, x: np.ndarray, y: np.ndarray) -> None:
+    if x.ndim != 1 or not x.size or x.shape != y.shape:
+        raise ValueError(
+            f"{name} has x of shape {x.shape} and y of {y.shape}; give two vectors of one length."
+        )
+
+
+def _draw_mean(axes: Axes, x: np.ndarray, values: Float[np.ndarray, "seeds n"], **line: Any) -> None:
+    """The mean over seeds, in a band of its standard error."""
+    mean, num_seeds = values.mean(axis=0), len(values)
+    error = values.std(axis=0, ddof=min(1, num_seeds - 1)) / np.sqrt(num_seeds)
+    axes.plot(x, mean, linewidth=1.6, **line)
+    axes.fill_between(x, mean - error, mean + error, color=line["color"], alpha=0.2, linewidth=0)

@@ -10,14 +10,16 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, finite_rows, not_empty
+from bism_jax.checks import as_numbers, finite_rows, not_empty
 from bism_jax.plotting import _arguments as arguments
-from bism_jax.plotting._figure import COLOURS, GREY, INK, new_figure
+from bism_jax.plotting._figure import COLOURS, GREY, INK, new_figure, new_panels
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
-_MAX_RESOLUTION = 10_000
+_MAX_RESOLUTION = 10_000  # cells a side, more than a screen has pixels
 
 Bounds: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 
@@ -51,20 +53,15 @@ def plot_density(
     _check_resolution(resolution)
     checks.positive_int("max_points", max_points)
     (x_low, x_high), (y_low, y_high) = bounds
-    points = {"data": _points("data", data), "samples": _points("samples", samples)}
+    points = {"Data": _points("data", data), "Samples": _points("samples", samples)}
     density = _density_on_grid("log_density_fn", log_density_fn, bounds, resolution)
 
     figure = new_figure(10.8, 3.7)
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
     for panel, (title, scatter) in zip(axes, points.items(), strict=False):
-        shown = scatter[:max_points]
-        panel.scatter(
-            *shown.T, s=4, alpha=_point_opacity(len(shown)), color=COLOURS[0], linewidths=0, rasterized=True
-        )
-        panel.set_title(title.capitalize())
-    heat_map = axes[2].imshow(
-        density, extent=(x_low, x_high, y_low, y_high), origin="lower", cmap="viridis", vmin=0.0
-    )
+        _draw_points(panel, scatter[:max_points])
+        panel.set_title(title)
+    heat_map = _draw_density(axes[2], density, bounds)
     axes[2].set_title("Model density")
     colour_bar = figure.colorbar(heat_map, ax=axes[2], fraction=0.046, pad=0.03)
     colour_bar.outline.set_visible(False)
@@ -114,19 +111,12 @@ def plot_density_grid(
     }
     top = max(density.max() for density in densities.values()) if max_density is None else max_density
 
-    columns = min(columns, len(densities))
-    rows = -(-len(densities) // columns)
-    figure = new_figure(2.0 * columns + 0.6, 2.15 * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    (x_low, x_high), (y_low, y_high) = bounds
-    for panel, (name, density) in zip(panels, densities.items(), strict=False):
-        extent = (x_low, x_high, y_low, y_high)
-        image = panel.imshow(density, extent=extent, origin="lower", cmap="viridis", vmin=0.0, vmax=top)
+    figure, panels = new_panels(len(densities), columns, 2.0, 2.15, margin=0.6)
+    for panel, (name, density) in zip(panels, densities.items(), strict=True):
+        heat_map = _draw_density(panel, density, bounds, top)
         panel.set_title(name, fontsize=10)
         panel.set(xticks=[], yticks=[])
-    for panel in panels[len(densities) :]:
-        panel.remove()
-    colour_bar = figure.colorbar(image, ax=list(panels[: len(densities)]), fraction=0.02, pad=0.01)
+    colour_bar = figure.colorbar(heat_map, ax=panels, fraction=0.02, pad=0.01)
     colour_bar.outline.set_visible(False)
     return figure
 
@@ -148,8 +138,15 @@ def _check_resolution(resolution: int) -> None:
         )
 
 
-def _point_opacity(num_points: int) -> float:
-    return float(np.clip(1000 / max(num_points, 1), 0.35, 1.0))
+def _draw_points(panel: Axes, points: Float[np.ndarray, "n 2"]) -> None:
+    opacity = float(np.clip(1000 / max(len(points), 1), 0.35, 1.0))
+    x, y = points.T
+    panel.scatter(x, y, s=4, alpha=opacity, color=COLOURS[0], linewidths=0, rasterized=True)
+
+
+def _draw_density(panel: Axes, density: np.ndarray, bounds: Bounds, top: float | None = None) -> AxesImage:
+    extent = (*bounds[0], *bounds[1])
+    return panel.imshow(density, extent=extent, origin="lower", cmap="viridis", vmin=0.0, vmax=top)
 
 
 def _density_on_grid(

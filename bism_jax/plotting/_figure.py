@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bism_jax import checks
-from bism_jax._array_checks import shown
+from bism_jax.checks import shown
 from bism_jax.plotting import _arguments as arguments
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, safe for colour blindness, without its yellow, which is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 LINE_STYLES = ("-", "--", "-.", ":")
-_MAX_DPI = 5000
+_MAX_DPI = 5000  # 12 inches of it are 60,000 pixels, beyond what any screen shows
 INK, GREY = "#333333", "#777777"
 
 
@@ -53,6 +55,31 @@ def new_figure(width: float, height: float) -> Figure:
             'bism_jax.plotting needs matplotlib, which is not installed: pip install "bism-jax[experiments]".'
         ) from error
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+
+
+def new_panels(
+    number: int, columns: int, width: float, height: float, *, margin: float = 0.0, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `number` panels of a size in inches, at most `columns` in a row."""
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    figure = new_figure(width * columns + margin, height * rows)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
+    for panel in panels[number:]:
+        panel.remove()
+    return figure, list(panels[:number])
+
+
+def draw_references(axes: Axes, reference: Mapping[str, float], *, labelled: bool = True) -> None:
+    """Horizontal lines at heights of interest."""
+    for (name, height), dash in zip(reference.items(), cycle((":", "--", "-.")), strict=False):
+        label = name if labelled else None
+        axes.axhline(height, color=GREY, linestyle=dash, linewidth=1.2, label=label, zorder=1)
+
+
+def add_legend(figure: Figure) -> None:
+    """A legend of all labelled lines, beside the panels."""
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
 
 
 def style(axes: Axes) -> None:

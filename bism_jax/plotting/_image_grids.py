@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Shaped
 
 from bism_jax import checks
-from bism_jax._array_checks import shown
 from bism_jax.plotting import _arguments as arguments
 from bism_jax.plotting._figure import new_figure
-
-_BYTES_FROM = 16  # what chains far from the data seldom reach without a negative number among them
+from bism_jax.plotting._pixels import as_images, as_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +102,7 @@ def plot_film_strip(
         ValueError: `snapshots` has another shape or dtype, or `column_labels` another length.
         ImportError: matplotlib is missing.
     """
-    array = _as_array("snapshots", snapshots)
+    array = as_images("snapshots", snapshots)
     if array.ndim not in (4, 5) or 0 in array.shape:
         raise ValueError(
             f"snapshots has shape {array.shape}; give [num_snapshots, chains, height, width] or 1 or 3 "
@@ -164,7 +161,7 @@ def plot_inpainting(
         ImportError: matplotlib is missing.
     """
     originals, observed, completed = (
-        _as_array(name, images)
+        as_images(name, images)
         for name, images in (("originals", originals), ("observed", observed), ("completed", completed))
     )
     if observed.dtype != bool:
@@ -179,49 +176,6 @@ def plot_inpainting(
     top = np.where(np.asarray(observed).reshape(bottom.shape), bottom, 0.5)
     labels = ("Observed", "Completed", "Original")
     return plot_image_grid(np.concatenate([top, middle, bottom]), len(top), title, labels)
-
-
-def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width *channels"]:
-    """Images as floats in [0, 1]: `[n, height, width]`, or `[n, height, width, 3]`.
-
-    Raises:
-        TypeError: an argument is of another kind.
-        ValueError: `images` has another shape, or neither floats nor booleans nor uint8.
-    """
-    array = _as_array(name, images)
-    if array.ndim == 4 and array.shape[-1] == 1:
-        array = array[..., 0]
-    is_image = array.ndim == 3 or (array.ndim == 4 and array.shape[-1] == 3)
-    if not is_image or not array.size:
-        raise ValueError(
-            f"{name} has shape {np.shape(images)}; give [n, height, width] or 1 or 3 channels last, n > 0."
-        )
-    if array.dtype == np.uint8:
-        return array / 255.0
-    if array.dtype != bool and not jax.dtypes.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"{name} has dtype {array.dtype}; give floats in [0, 1], booleans or uint8.")
-    _check_scale(name, array)
-    return np.clip(np.nan_to_num(array.astype(np.float64), nan=1.0), 0.0, 1.0)
-
-
-def _as_array(name: str, images: ArrayLike) -> np.ndarray:
-    """`images` as an array of whatever dtype, for `as_pixels` to look at."""
-    if isinstance(images, np.ma.MaskedArray):
-        raise ValueError(f"{name} is a masked array, whose mask would be lost; fill it.")
-    try:
-        array = np.asarray(images)
-    except (ValueError, TypeError) as error:  # images of several shapes, or keys
-        raise TypeError(f"{name} must be an array of images, not {shown(images)}.") from error
-    if array.dtype == object or (array.ndim == 0 and not isinstance(images, np.ndarray)):
-        raise TypeError(f"{name} must be an array of images, not {shown(images)}.")
-    return array
-
-
-def _check_scale(name: str, array: np.ndarray) -> None:
-    """Raises ValueError for floats that are bytes, which would all be white."""
-    finite = array[np.isfinite(array.astype(np.float64))]
-    if finite.size and finite.min() >= 0 and _BYTES_FROM < finite.max() <= 255:
-        raise ValueError(f"{name} has floats from 0 to {finite.max():.4g}, not in [0, 1]; divide by 255.")
 
 
 def _check_labels(kind: str, labels: Sequence[str] | None, number: int, columns: int) -> None:

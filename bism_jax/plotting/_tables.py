@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from bism_jax import checks
 from bism_jax.plotting import _arguments as arguments
-from bism_jax.plotting._figure import new_figure
+from bism_jax.plotting._figure import new_panels
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -62,29 +63,26 @@ def plot_tables(
     for title, table in arrays.items():
         _check_table(f"tables[{title!r}]", table, shape, title in log_colour)
 
-    columns = min(columns, len(tables))
-    rows = -(-len(tables) // columns)
-    figure = new_figure((0.75 * shape[1] + 1.0) * columns, (0.55 * shape[0] + 1.0) * rows)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, (title, table) in zip(panels, arrays.items(), strict=False):
-        values = table
-        colours = np.log(values) if title in log_colour else values
-        image = panel.imshow(colours, cmap="viridis", aspect="auto")
-        middle = 0.5 * (np.nanmin(colours) + np.nanmax(colours))
-        for (row, column), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                ink = "white" if colours[row, column] < middle else "black"
-                panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
-        image.set_clim(np.nanmin(colours), np.nanmax(colours))
+    figure, panels = new_panels(len(tables), columns, 0.75 * shape[1] + 1.0, 0.55 * shape[0] + 1.0)
+    for panel, (title, table) in zip(panels, arrays.items(), strict=True):
+        _draw_table(panel, table, np.log(table) if title in log_colour else table)
         panel.set_title(title, fontsize=10)
-        panel.set_xticks(range(shape[1]), [str(label) for label in column_labels])
-        panel.set_yticks(range(shape[0]), [str(label) for label in row_labels])
+        panel.set_xticks(range(shape[1]), column_labels)
+        panel.set_yticks(range(shape[0]), row_labels)
         panel.set(xlabel=xlabel, ylabel=ylabel)
-        panel.tick_params(length=0, labelsize=9)
-        panel.spines[:].set_visible(False)
-    for panel in panels[len(tables) :]:
-        panel.remove()
     return figure
+
+
+def _draw_table(panel: Axes, values: np.ndarray, colours: np.ndarray) -> None:
+    """Cells of the colours, with the values in white on dark ones and in black on light ones."""
+    low, high = np.nanmin(colours), np.nanmax(colours)
+    panel.imshow(colours, cmap="viridis", aspect="auto", vmin=low, vmax=high)
+    for (row, column), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            ink = "white" if colours[row, column] < 0.5 * (low + high) else "black"
+            panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
+    panel.tick_params(length=0, labelsize=9)
+    panel.spines[:].set_visible(False)
 
 
 def _check_table(name: str, table: np.ndarray, shape: tuple[int, int], is_log: bool) -> None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 
 from bism_jax import checks
 from bism_jax.plotting import _arguments as arguments
-from bism_jax.plotting._figure import COLOURS, GREY, new_figure, style
+from bism_jax.plotting._figure import COLOURS, GREY, new_panels, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,12 +49,33 @@ def plot_history(
     curves = {
         name: arguments.reals(f"history[{name!r}]", values, "[num_steps]") for name, values in history.items()
     }
-    first = next(iter(curves.values()))
-    at = (
-        np.arange(len(np.atleast_1d(first)))
-        if steps is None
-        else arguments.reals("steps", steps, "[num_steps]")
-    )
+    at = _checked_steps(steps, curves)
+    checks.positive_int("columns", columns)
+    window = max(5, len(at) // 50) if window is None else window
+    checks.positive_int("window", window)
+    checks.positive_int("max_points", max_points)
+    if max_points < 2:
+        raise ValueError("max_points must be at least 2: the least and the greatest value of a stretch.")
+
+    figure, panels = new_panels(len(curves), columns, 4.0, 2.6, sharex=True)
+    from matplotlib.ticker import EngFormatter
+
+    for panel, (name, values) in zip(panels, curves.items(), strict=True):
+        _draw_history(panel, at, values, window, max_points)
+        panel.set_title(name, fontsize=11)
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    for panel in panels[-columns:]:
+        panel.set_xlabel("Iteration")
+        panel.tick_params(labelbottom=True)
+    return figure
+
+
+def _checked_steps(steps: ArrayLike | None, curves: Mapping[str, np.ndarray]) -> Float[np.ndarray, "n"]:
+    """The iteration of each entry; raises ValueError where the curves have another length."""
+    if steps is None:
+        at = np.arange(len(np.atleast_1d(next(iter(curves.values())))))
+    else:
+        at = arguments.reals("steps", steps, "[num_steps]")
     if not np.isfinite(at).all():
         raise ValueError("steps holds NaN or infinite values; give the iteration of each entry.")
     for name, values in curves.items():
@@ -63,30 +84,7 @@ def plot_history(
                 f"history[{name!r}] has shape {values.shape}, but steps has {at.shape}; a curve needs one "
                 "scalar a step, so plot the entries of a vector as curves of their own."
             )
-
-    checks.positive_int("columns", columns)
-    window = max(5, len(at) // 50) if window is None else window
-    checks.positive_int("window", window)
-    checks.positive_int("max_points", max_points)
-    if max_points < 2:
-        raise ValueError("max_points must be at least 2: the least and the greatest value of a stretch.")
-
-    columns = min(columns, len(curves))
-    rows = -(-len(curves) // columns)
-    figure = new_figure(4.0 * columns, 2.6 * rows)
-    from matplotlib.ticker import EngFormatter
-
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
-    for panel, (name, values) in zip(panels, curves.items(), strict=False):
-        _draw_history(panel, at, values, window, max_points)
-        panel.set_title(name, fontsize=11)
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-    for panel in panels[len(curves) :]:
-        panel.remove()
-    for index in range(max(0, len(curves) - columns), len(curves)):
-        panels[index].set_xlabel("Iteration")
-        panels[index].tick_params(labelbottom=True)
-    return figure
+    return at
 
 
 def _draw_history(axes: Axes, steps: np.ndarray, values: np.ndarray, window: int, max_points: int) -> None:

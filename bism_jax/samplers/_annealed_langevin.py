@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
+from bism_jax._backend import convolves_slowly_in_loops
 from bism_jax._jax_switches import with_transfers
 from bism_jax._precision import is_floating_dtype
 from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.samplers import _chain_checks as chain_checks
-from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
+from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealingSchedule
 from bism_jax.samplers._langevin import langevin_step
 
 
@@ -37,11 +38,11 @@ def annealed_langevin(
     energy_fn: Callable[[PyTree], Float[Array, " chains"]],
     rng_key: Key[Array, ""],
     x: PyTree,
-    schedule: AnnealedLangevin = PAPER_SCHEDULE,
+    schedule: AnnealingSchedule = PAPER_SCHEDULE,
     *,
     num_snapshots: int = 0,
 ) -> AnnealedSamples:
-    """Moves chains from x by the steps of a schedule; see `AnnealedLangevin`.
+    """Moves chains from x by the steps of a schedule; see `AnnealingSchedule`.
 
     The noise of step t is a function of `rng_key` and t alone, so schedules that agree in their first steps
     give the same states there. The sampler is compiled once for an energy function, a schedule and shapes:
@@ -58,7 +59,7 @@ def annealed_langevin(
         num_snapshots: states to keep on the way, at most one a step.
 
     Raises:
-        TypeError: `energy_fn` is no hashable function, or `schedule` no `AnnealedLangevin`.
+        TypeError: `energy_fn` is no hashable function, or `schedule` no `AnnealingSchedule`.
         ValueError: x is not floating or not finite, its leaves differ in their number of chains,
             `num_snapshots` is out of range, or `energy_fn` does not return one energy a chain.
     """
@@ -95,13 +96,13 @@ def anneal(
     params: PyTree,
     rng_key: Key[Array, ""],
     x: PyTree,
-    schedule: AnnealedLangevin,
+    schedule: AnnealingSchedule,
     num_snapshots: int,
 ) -> AnnealedSamples:
     """The sampler of the energy `form(energy_fn, params, x)`; both functions identify what is compiled."""
     _check_schedule(schedule, num_snapshots)
     rng_key = checks.rng_key("rng_key", rng_key)
-    run = _run_on_host if jax.default_backend() == "cpu" and not is_within_jit() else _run_compiled
+    run = _run_on_host if convolves_slowly_in_loops() and not is_within_jit() else _run_compiled
     return run(form, energy_fn, schedule, num_snapshots, params, rng_key, x)
 
 
@@ -109,9 +110,9 @@ def _of_state(energy_fn: Callable[[PyTree], Array], params: PyTree, x: PyTree) -
     return energy_fn(x)
 
 
-def _check_schedule(schedule: AnnealedLangevin, num_snapshots: int) -> None:
-    if not isinstance(schedule, AnnealedLangevin):
-        raise TypeError(f"schedule must be a value such as AnnealedLangevin(), not {schedule!r}.")
+def _check_schedule(schedule: AnnealingSchedule, num_snapshots: int) -> None:
+    if not isinstance(schedule, AnnealingSchedule):
+        raise TypeError(f"schedule must be a value such as AnnealingSchedule(), not {schedule!r}.")
     checks.non_negative_int("num_snapshots", num_snapshots)
     if num_snapshots > schedule.num_steps:
         raise ValueError(
@@ -123,7 +124,7 @@ def _check_schedule(schedule: AnnealedLangevin, num_snapshots: int) -> None:
 def _run_on_host(
     form: Callable[..., Array],
     energy_fn: Callable[..., Array],
-    schedule: AnnealedLangevin,
+    schedule: AnnealingSchedule,
     num_snapshots: int,
     params: PyTree,
     rng_key: Key[Array, ""],
@@ -144,7 +145,7 @@ def _run_on_host(
 def _run_compiled(
     form: Callable[..., Array],
     energy_fn: Callable[..., Array],
-    schedule: AnnealedLangevin,
+    schedule: AnnealingSchedule,
     num_snapshots: int,
     params: PyTree,
     rng_key: Key[Array, ""],
@@ -187,7 +188,7 @@ def _gradient(
     return jax.grad(lambda x: energies(x).sum())(x)
 
 
-def _segments(schedule: AnnealedLangevin, num_snapshots: int) -> list[tuple[int, int]]:
+def _segments(schedule: AnnealingSchedule, num_snapshots: int) -> list[tuple[int, int]]:
     """From which step to which before each snapshot; the denoising step is in the last."""
     *stops, _ = schedule.snapshot_steps(max(1, num_snapshots)).tolist()
     end = len(schedule.coefficients()[0])

@@ -11,7 +11,7 @@ from bism_jax import checks
 
 
 @dataclass(frozen=True)
-class AnnealedLangevin:
+class AnnealingSchedule:
     """A schedule of Langevin steps at falling temperatures, and one denoising step after them:
 
         x <- x - step_size^2 / 2 grad E(x) + sqrt(T) step_size xi,   xi ~ N(0, I)
@@ -21,7 +21,7 @@ class AnnealedLangevin:
     the `num_cooling` next ones has `max_temperature^(1 - k / num_cooling)`, and step k of the `num_freezing`
     last ones 1 - k / num_freezing, k from 1. So the last step of the cooling has T = 1 exactly, and the last
     step of all has no noise. The defaults are those of Bao et al., NeurIPS 2020 (arXiv 2010.07856).
-    A constant temperature of 1 is `AnnealedLangevin(max_temperature=1, num_hot=n, num_cooling=0,
+    A constant temperature of 1 is `AnnealingSchedule(max_temperature=1, num_hot=n, num_cooling=0,
     num_freezing=0)`.
 
     Attributes:
@@ -71,7 +71,7 @@ class AnnealedLangevin:
             return rates, noise_stds
         return np.append(rates, self.denoising_std**2), np.append(noise_stds, 0.0)
 
-    def scaled(self, num_steps: int) -> AnnealedLangevin:
+    def scaled(self, num_steps: int) -> AnnealingSchedule:
         """The same schedule in `num_steps` steps of the same size, its three parts in proportion.
 
         Raises:
@@ -96,4 +96,4 @@ class AnnealedLangevin:
         return np.arange(1, num_snapshots + 1) * self.num_steps // max(1, num_snapshots)
 
 
-PAPER_SCHEDULE = AnnealedLangevin()
+PAPER_SCHEDULE = AnnealingSchedule()

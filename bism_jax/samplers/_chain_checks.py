@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, call_on_rows, is_finite, is_known, shown
 from bism_jax._tracing.compilation import call_compiled
+from bism_jax.checks import as_numbers, called, is_finite, is_known, shown
 
 
 def function(name: str, value: Any, signature: str) -> None:
@@ -128,7 +128,7 @@ def one_energy_a_chain(
 ) -> None:
     """Raises ValueError unless `energies_fn(x)` is a floating vector with one entry a chain."""
     chains = jax.tree.leaves(x)[0].shape[0]
-    found = call_on_rows(name, jax.eval_shape, energies_fn, x)
+    found = called(name, jax.eval_shape, energies_fn, x)
     if getattr(found, "shape", None) != (chains,) or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
             f"{name} must return one energy a chain, floating and of shape {(chains,)}, but returns {found}; "

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, finite_rows, not_empty, shown
 from bism_jax._contract.guarded_calls import check_leaves, guarded
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import as_numbers, finite_rows, not_empty, shown
 from bism_jax.typing import Params
 
 ConditionalSampler = Callable[[Params, Key[Array, ""], Array], Array]

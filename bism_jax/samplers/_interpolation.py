@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, finite_rows, not_empty
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import as_numbers, finite_rows, not_empty
 
 _SMALLEST_ANGLE = 1e-4  # in radians; below it the two ways are one in float32
 

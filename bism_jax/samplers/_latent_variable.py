@@ -24,12 +24,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._array_checks import call_on_rows
 from bism_jax._contract.guarded_calls import check_leaves
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import called
 from bism_jax.samplers import _chain_checks as chain_checks
 from bism_jax.samplers._annealed_langevin import AnnealedSamples, anneal, initial_noise
-from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealedLangevin
+from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealingSchedule
 from bism_jax.typing import EnergyFn, Params
 
 
@@ -40,7 +40,7 @@ def sample_joint(
     rng_key: Key[Array, ""],
     v: Float[Array, "chains *visible"],
     h: Float[Array, "chains *latent"],
-    schedule: AnnealedLangevin = PAPER_SCHEDULE,
+    schedule: AnnealingSchedule = PAPER_SCHEDULE,
     *,
     num_snapshots: int = 0,
 ) -> AnnealedSamples:
@@ -74,7 +74,7 @@ def sample_visible(
     rng_key: Key[Array, ""],
     v: Float[Array, "chains *visible"],
     h: Float[Array, "chains *latent"],
-    schedule: AnnealedLangevin = PAPER_SCHEDULE,
+    schedule: AnnealingSchedule = PAPER_SCHEDULE,
     *,
     num_snapshots: int = 0,
 ) -> AnnealedSamples:
@@ -93,7 +93,7 @@ def sample_latent(
     rng_key: Key[Array, ""],
     v: Float[Array, "chains *visible"],
     h: Float[Array, "chains *latent"],
-    schedule: AnnealedLangevin = PAPER_SCHEDULE,
+    schedule: AnnealingSchedule = PAPER_SCHEDULE,
     *,
     num_snapshots: int = 0,
 ) -> AnnealedSamples:
@@ -103,11 +103,11 @@ def sample_latent(
     that it takes off is that of v. Arguments and errors are those of `sample_joint`.
     """
     v, h = _check(energy_fn, theta, v, h)
-    schedule = replace(schedule, denoising_std=0) if isinstance(schedule, AnnealedLangevin) else schedule
+    schedule = replace(schedule, denoising_std=0) if isinstance(schedule, AnnealingSchedule) else schedule
     features_fn, head_fn = getattr(energy_fn, "features", None), getattr(energy_fn, "head", None)
     if features_fn is None or head_fn is None:
         return anneal(_given_visible, energy_fn, (theta, v), rng_key, h, schedule, num_snapshots)
-    features = call_on_rows("energy_fn: features", _features, features_fn, theta, v)
+    features = called("energy_fn: features", _features, features_fn, theta, v)
     return anneal(_given_features, head_fn, (theta, v, features), rng_key, h, schedule, num_snapshots)
 
 
@@ -119,7 +119,7 @@ def inpaint(
     v: Float[Array, "chains *visible"],
     observed: Bool[Array, "chains *visible"],
     h: Float[Array, "chains *latent"],
-    schedule: AnnealedLangevin = PAPER_SCHEDULE,
+    schedule: AnnealingSchedule = PAPER_SCHEDULE,
     *,
     num_snapshots: int = 0,
 ) -> AnnealedSamples:
@@ -144,7 +144,7 @@ def inpaint(
         Pairs (v, h), in `x` and in `snapshots`; v is exact where it was observed.
 
     Raises:
-        TypeError: `energy_fn` is no pure function, or `schedule` no `AnnealedLangevin`.
+        TypeError: `energy_fn` is no pure function, or `schedule` no `AnnealingSchedule`.
         ValueError: as `sample_joint`, or `observed` is not of booleans of the shape of v.
     """
     chain_checks.function("energy_fn", energy_fn, "(theta, v, h) -> [chains]")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bism_jax.samplers import AnnealedLangevin
+from bism_jax.samplers import AnnealingSchedule
 from experiments.imaging.config import ImageConfig, from_json
 from experiments.imaging.networks import WITH_LATENTS, make_energy, make_posterior
 from experiments.run_folder import read_json
@@ -39,10 +39,10 @@ class TrainedModel:
     phi: Any
 
     @property
-    def schedule(self) -> AnnealedLangevin:
+    def schedule(self) -> AnnealingSchedule:
         """How to sample."""
         sampling = self.config.sampling
-        return AnnealedLangevin(
+        return AnnealingSchedule(
             sampling.step_size,
             num_hot=sampling.hot_steps,
             num_cooling=sampling.cooling_steps,

@@ -15,11 +15,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._array_checks import floating_rows
 from bism_jax._contract import LatentSample, Model, as_model
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._contract.model_checks import check_latent_model
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import floating_rows
 from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density

@@ -13,11 +13,11 @@ import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._array_checks import call_on_rows
 from bism_jax._contract import as_model, draw_latent_noise, map_particles, sample_latents
 from bism_jax._contract.guarded_calls import check_parameters, guarded_model
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
+from bism_jax.checks import called
 from bism_jax.evaluation._model_functions import checked_rows, energy_of, posterior_of, require
 from bism_jax.methods._common.optimizers import apply_gradient
 from bism_jax.models import MLPCritic
@@ -222,7 +222,7 @@ def _check_critic(critic: Any, v: Any) -> None:
             f"critic={model.name} has no initial parameters; pass a Flax module such as MLPCritic()."
         )
     row = jax.ShapeDtypeStruct((1, *v.shape[1:]), jnp.result_type(v))
-    params = call_on_rows(f"critic={model.name}", jax.eval_shape, init_fn, jax.random.key(0), row)
+    params = called(f"critic={model.name}", jax.eval_shape, init_fn, jax.random.key(0), row)
     f = jax.eval_shape(model.apply, params, row)
     if getattr(f, "shape", None) != row.shape:
         raise ValueError(

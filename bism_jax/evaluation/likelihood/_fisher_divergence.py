@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax._array_checks import call_on_rows
 from bism_jax._contract.guarded_calls import one_value_a_row
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
+from bism_jax.checks import called
 from bism_jax.evaluation._model_functions import checked_rows, require
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params
@@ -71,6 +71,6 @@ def _divergence(
 
 
 def _log_prob(data_log_prob_fn: Any, v: Array) -> Float[Array, " batch"]:
-    values = call_on_rows("data_log_prob_fn", data_log_prob_fn, v)
+    values = called("data_log_prob_fn", data_log_prob_fn, v)
     one_value_a_row("data_log_prob_fn", values, v.shape[0])
     return values

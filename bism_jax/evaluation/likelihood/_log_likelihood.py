@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax._array_checks import finite_scalar
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
+from bism_jax.checks import finite_scalar
 from bism_jax.evaluation._model_functions import checked_rows, require
 from bism_jax.typing import Params
 

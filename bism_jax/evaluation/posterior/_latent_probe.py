@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from bism_jax import checks
-from bism_jax._array_checks import floating_rows, same_row_shapes
 from bism_jax._contract import as_model
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
+from bism_jax.checks import floating_rows, same_row_shapes
 from bism_jax.evaluation._model_functions import posterior_of
 from bism_jax.evaluation.posterior._posterior_mean import posterior_mean
 from bism_jax.typing import Params

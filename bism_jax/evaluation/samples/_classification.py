@@ -12,8 +12,8 @@ import optax
 from jaxtyping import Array, Float, Int, Key
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, call_on_rows
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import as_numbers, called
 from bism_jax.evaluation._batches import padded_batches
 from bism_jax.models import ImageClassifier, ImageFeatures, image_features
 from bism_jax.models.networks._image_features import check_range, check_shape
@@ -108,9 +108,7 @@ def class_probabilities(
     for batch, count in padded_batches("images", images, batch_size):
         check_shape(classifier.name, batch)
         check_range(classifier.name, batch)
-        rows = call_on_rows(
-            f"classifier={classifier.name}", _probabilities, network, classifier.params, batch
-        )
+        rows = called(f"classifier={classifier.name}", _probabilities, network, classifier.params, batch)
         probabilities.append(np.asarray(rows)[:count])
     return np.concatenate(probabilities)
 

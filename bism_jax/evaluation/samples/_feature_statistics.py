@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax._array_checks import shown
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import shown
 from bism_jax.evaluation.samples._features import (
     FeatureFn,
     Features,

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, call_on_rows
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import as_numbers, called
 from bism_jax.evaluation._batches import padded_batches
 from bism_jax.models import InceptionV3
 
@@ -64,7 +64,7 @@ def feature_batches(
             f"{feature_fn!r}."
         )
     for batch, count in padded_batches("images", images, batch_size):
-        features = call_on_rows(f"feature_fn={feature_fn.name}", feature_fn, batch)
+        features = called(f"feature_fn={feature_fn.name}", feature_fn, batch)
         features = as_numbers(f"feature_fn={feature_fn.name}", features, "[batch, d]")
         if features.ndim != 2 or len(features) != len(batch):
             raise ValueError(

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax._array_checks import as_numbers, not_empty, positive_scalar
 from bism_jax._jax_switches import with_transfers
+from bism_jax.checks import as_numbers, not_empty, positive_scalar
 from bism_jax.evaluation.samples._squared_distances import squared_distances
 
 _PAIRS_AT_A_TIME = 2**22

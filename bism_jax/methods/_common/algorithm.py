@@ -9,8 +9,8 @@ import optax
 from jaxtyping import Array, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._array_checks import finite_rows, is_known
 from bism_jax._tracing.compilation import call_compiled
+from bism_jax.checks import finite_rows, is_known
 from bism_jax.hypergradient._optimizer_trace import trace_update
 from bism_jax.methods._common.optimizers import Optimizers
 from bism_jax.objectives import Divergence

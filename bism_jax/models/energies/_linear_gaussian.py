@@ -13,8 +13,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._array_checks import as_numbers, finite_rows, not_empty
 from bism_jax._precision import working_dtype
+from bism_jax.checks import as_numbers, finite_rows, not_empty
 from bism_jax.typing import Params
 
 

@@ -15,7 +15,7 @@ from bism_jax.models.networks._image_layers import Conv, dense
 from bism_jax.models.networks._residual_block import (
     NUM_HALVINGS,
     ResidualBlock,
-    check_images,
+    check_image_shape,
     check_latents,
 )
 
@@ -104,7 +104,7 @@ class ResidualTrunk(nn.Module):
     @nn.compact
     def __call__(self, v: Float[Array, "batch height width colours"]) -> Float[Array, "batch outputs"]:
         """`[B, height, width, colours] -> [B, num_outputs]`."""
-        check_images(v)
+        check_image_shape(v)
         x = Conv(self.channels, spectral_norm=self.spectral_norm, dtype=self.dtype)(v)
         for stage in range(NUM_HALVINGS):
             width = self.channels * 2 ** (stage + 1)

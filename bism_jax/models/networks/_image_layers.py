@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from bism_jax._backend import convolves_by_products, rows_at_a_time
 from bism_jax._precision import working_dtype
 
 _POWER_ITERATIONS = 8
-_CACHED_BYTES = 2**18
 
 
 class Conv(nn.Module):
@@ -82,11 +82,9 @@ def convolve(
 ) -> Float[Array, "batch h w outputs"]:
     """A convolution with a padding of 1.
 
-    On a CPU it is a matrix product with the patches of x. XLA's CPU backend has no fast kernel for the
-    derivatives of a strided convolution nor for the gradient of a kernel on images of 16 x 16 or more, which
-    run at a tenth of the rate or less.
+    On a CPU it is a matrix product with the patches of x.
     """
-    if jax.default_backend() == "cpu":
+    if convolves_by_products():
         patches = _patches(x, kernel.shape[0], stride)
         return patches @ kernel.reshape(-1, kernel.shape[-1])
     layout = ("NHWC", "HWIO", "NHWC")
@@ -102,12 +100,10 @@ def _patches(x: Array, size: int, stride: int) -> Float[Array, "batch h w patch"
 
 
 def _map_rows(fn: Callable[[Array, Array], Array], x: Array, kernel: Array, channels: int) -> Array:
-    """On a CPU, a few rows at a time: what the products leave stays in the cache, and is not kept."""
     row_bytes = x[0, ..., 0].size * max(x.shape[-1], channels) * x.dtype.itemsize
-    limit = max(1, _CACHED_BYTES // row_bytes)
-    if jax.default_backend() != "cpu" or len(x) <= limit:
+    rows = rows_at_a_time(len(x), row_bytes)
+    if rows == len(x):
         return fn(x, kernel)
-    rows = max(rows for rows in range(1, limit + 1) if len(x) % rows == 0)
     y = jax.lax.map(lambda part: fn(part, kernel), x.reshape(-1, rows, *x.shape[1:]))
     return y.reshape(len(x), *y.shape[2:])
 

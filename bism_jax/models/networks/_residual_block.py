@@ -41,7 +41,7 @@ class ResidualBlock(nn.Module):
         return residual + shortcut
 
 
-def check_images(v: Array) -> None:
+def check_image_shape(v: Array) -> None:
     """Raises ValueError unless v is `[batch, height, width, 1 or 3]` and can be halved three times."""
     if v.ndim != 4 or v.shape[-1] not in (1, 3) or any(size % 2**NUM_HALVINGS for size in v.shape[1:3]):
         raise ValueError(

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from bism_jax.models.networks._image_layers import Conv, dense
-from bism_jax.models.networks._residual_block import ResidualBlock, check_images
+from bism_jax.models.networks._residual_block import ResidualBlock, check_image_shape
 
 
 class Reconstruction(NamedTuple):
@@ -47,7 +47,7 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, v: Float[Array, "batch height width colours"]) -> Reconstruction:
         """The reconstruction, and the code it went through."""
-        check_images(v)
+        check_image_shape(v)
         patches = _to_patches(v)
         x = self._conv(self.channels)(patches)
         fine = self._block(1)(x)

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
+from bism_jax._backend import backend_name
 from bism_jax.training._checkpoints.digests import array_parts, digest
 from bism_jax.training._loop.state import as_data
 
@@ -33,7 +34,7 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = "unknown"
-    return found | {"backend": jax.default_backend()}
+    return found | {"backend": backend_name()}
 
 
 def settings() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from bism_jax._backend import convolves_slowly_in_loops
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxpr_key import jaxpr_key
@@ -90,7 +91,6 @@ def prepare_run(
     example = jax.device_put(as_working(source.example()))
     method_state = algorithm.init(init_key, example)
     release_freed_memory()
-    on_cpu = jax.default_backend() == "cpu"
     iteration = trace_step(algorithm.step, loop_key, method_state, example)
     description: Description = {}
     if is_described:
@@ -113,7 +113,7 @@ def prepare_run(
         source,
         layout,
         start_state(method_state, loop_key, ema_decay),
-        on_cpu and runs_slowly_in_loop(iteration),
+        convolves_slowly_in_loops() and runs_slowly_in_loop(iteration),
         description,
         None if layout.key is None else jaxpr_key(iteration),
     )

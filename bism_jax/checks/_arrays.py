@@ -1,8 +1,7 @@
-"""Checks of arrays that are given as data; what is traced is known by shape and dtype alone."""
+"""Checks of arrays; what is traced is known by shape and dtype alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,18 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bism_jax._precision import as_working, is_floating_dtype
-from bism_jax.errors import ModelError
-
-# What passes through a guarded call: what is not of its arguments, or has named its own already.
-PASSES_GUARDS = (ModelError, FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
-_ABBREVIATED = 60  # characters of a value in a message
-
-
-def shown(value: Any) -> str:
-    """A short description of a value that is no array."""
-    text = repr(value)
-    text = text if len(text) <= _ABBREVIATED else f"{text[:_ABBREVIATED]}..."
-    return f"{type(value).__name__} {text}"
+from bism_jax.checks._messages import shown
 
 
 def as_numbers(name: str, value: Any, expected: str = "[rows, ...]") -> Array | np.ndarray:
@@ -56,6 +44,25 @@ def floating_rows(name: str, value: Any, expected: str = "[rows, *visible]") -> 
     floating(name, array)
     finite_rows(name, array)
     return array
+
+
+def array(name: str, value: Any, shape: str) -> None:
+    """Raises TypeError unless `value` is an array, ValueError unless it is floating and not empty.
+
+    Only what is known of a traced array is looked at, so values may be anything.
+    """
+    if not isinstance(value, (jax.Array, np.ndarray)) or isinstance(value, np.ma.MaskedArray):
+        masked = " a masked array, whose mask would be lost;" if isinstance(value, np.ma.MaskedArray) else ""
+        raise TypeError(
+            f"{name} is{masked or f' a {type(value).__name__};'} it must be an array of shape {shape}."
+        )
+    if not is_floating_dtype(value.dtype):
+        raise ValueError(
+            f"{name} has dtype {value.dtype}, but it must be floating; convert it, for instance "
+            f"{name}.astype(np.float32)."
+        )
+    if value.ndim == 0 or value.size == 0:
+        raise ValueError(f"{name} is empty or no batch: its shape is {value.shape}; it must be {shape}.")
 
 
 def not_empty(name: str, array: Array | np.ndarray, expected: str) -> None:
@@ -95,6 +102,40 @@ def same_row_shapes(name: str, x: Any, other_name: str, other: Any) -> None:
         )
 
 
+def same_shape(name: str, found: Any, like: str, expected: tuple[int, ...]) -> None:
+    """Raises ValueError unless `found` has the shape of what is called `like`."""
+    if getattr(found, "shape", None) != expected:
+        shown = f"shape {found.shape}" if hasattr(found, "shape") else f"a {type(found).__name__}"
+        raise ValueError(f"{name} has {shown}, but {like} has shape {expected}; they must be equal.")
+
+
+def scalar_loss(name: str, shape: Any) -> None:
+    """Raises ValueError unless `shape` is that of one floating scalar."""
+    if not hasattr(shape, "shape") or shape.shape != () or not jnp.issubdtype(shape.dtype, jnp.floating):
+        raise ValueError(f"{name} must return one floating scalar, but returns {shape}; average it.")
+
+
+def rng_key(name: str, value: Any) -> Array:
+    """`value` as one typed key; a raw key of `jax.random.PRNGKey` is one too.
+
+    Raises:
+        TypeError: for a seed or anything else that is no key.
+        ValueError: for an array of keys.
+    """
+    dtype, shape = getattr(value, "dtype", None), np.shape(value) if hasattr(value, "dtype") else ()
+    is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    is_raw = dtype == np.uint32 and shape[-1:] == jax.random.key_data(jax.random.key(0)).shape
+    if not is_typed and not is_raw:
+        raise TypeError(f"{name} must be a key such as jax.random.key(0), not {value!r}.")
+    key = value if is_typed else jax.random.wrap_key_data(jnp.asarray(value))
+    if key.shape != ():
+        raise ValueError(
+            f"{name} is an array of keys of shape {key.shape}, but one key is needed; pass {name}[0], or map "
+            "over them by jax.vmap."
+        )
+    return key
+
+
 def is_finite(array: Any) -> np.ndarray:
     """Which entries of known floating numbers are finite, of any dtype and without a compiled cast."""
     return np.isfinite(as_working(np.asarray(array)))
@@ -105,45 +146,6 @@ def is_known(array: Any) -> bool:
     if isinstance(array, jax.core.Tracer):
         return False
     return not isinstance(array, jax.Array) or array.is_fully_addressable
-
-
-def finite_scalar(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is one real number, finite where it is known."""
-    is_number = isinstance(value, (int, float, np.number, np.ndarray, jax.Array)) and not isinstance(
-        value, bool
-    )
-    dtype = jnp.result_type(value) if is_number else None
-    is_real = dtype is not None and (is_floating_dtype(dtype) or jnp.issubdtype(dtype, np.integer))
-    if not is_real or np.shape(value) != ():
-        what = f"shape {np.shape(value)}" if is_real else shown(value)
-        raise ValueError(f"{name} must be one number, not {what}.")
-    if is_known(value) and not np.isfinite(np.asarray(value, np.float64)):
-        raise ValueError(f"{name} must be finite, not {float(np.asarray(value, np.float64))}.")
-
-
-def positive_scalar(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is one number, finite and above 0 where it is known."""
-    finite_scalar(name, value)
-    if is_known(value) and not np.asarray(value, np.float64) > 0:
-        raise ValueError(f"{name} must be a finite number above 0, not {value!r}.")
-
-
-def call_on_rows(name: str, fn: Callable[..., Any], *args: Any) -> Any:
-    """`fn(*args)`, whose errors name the function and say the shapes that it was called on."""
-    try:
-        return fn(*args)
-    except PASSES_GUARDS:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{name} cannot be evaluated on arrays of shapes {shapes_of(args)}: {type(error).__name__}: "
-            f"{error}"
-        ) from error
-
-
-def shapes_of(args: tuple[Any, ...]) -> str:
-    """The shapes of the arrays in `args`, for a message."""
-    return " and ".join(str(np.shape(leaf)) for leaf in jax.tree.leaves(args)) or "none"
 
 
 def _from_sequence(name: str, value: Any, expected: str) -> np.ndarray:
