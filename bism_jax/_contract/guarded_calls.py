@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import PyTree
 
 from bism_jax._array_checks import NOT_OF_ARGUMENTS, is_finite, is_known, is_told, shapes_of, shown
-from bism_jax._contract.adapters import Model, as_model
+from bism_jax._contract.adapters import Model, as_model, is_nnx
 from bism_jax._precision import is_floating_dtype
 from bism_jax.typing import Params
 
@@ -90,7 +89,7 @@ def check_parameters(name: str, params: PyTree, argument: str, fn: Any) -> None:
             f"{shown(params)}."
         )
     check_leaves(name, params, only_floating=True)
-    if isinstance(fn, nnx.Module):
+    if is_nnx(fn):
         _check_shapes(name, params, f"{argument}={model.name}", model.init(None))
 
 

@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,6 @@ from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.training._checkpoints import folder_lock
 from bism_jax.training._checkpoints.description import Description, digest
-from bism_jax.training._checkpoints.store import CheckpointStore, Restored
 from bism_jax.training._freed_memory import release_freed_memory
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.chunk import LoopState, TrainingLoop
@@ -32,6 +31,9 @@ from bism_jax.training._loop.prepared_run import PreparedRun, prepare_run
 from bism_jax.training._sources.source import DataSource
 from bism_jax.training.callbacks._callbacks import Callback, FileLog, resume_all
 from bism_jax.typing import Method, Params
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore, Restored
 
 
 class FitResult(NamedTuple):
@@ -168,6 +170,8 @@ def fit(
             )
             history, store = History(), None
             if folder is not None:
+                from bism_jax.training._checkpoints.store import CheckpointStore
+
                 store = at_the_end.enter_context(CheckpointStore(folder, run.description))
             for callback in callbacks:
                 at_the_end.callback(getattr(callback, "close", lambda: None))
