@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import PyTree
 
-from bism_jax._contract.adapters import Model, as_model
+from bism_jax._contract.adapters import Model, as_model, is_nnx
 from bism_jax._precision import is_floating_dtype
 from bism_jax.checks import is_finite, is_known, shapes_of, shown, told_as
 from bism_jax.errors import ModelError
@@ -88,7 +87,7 @@ def check_parameters(name: str, params: PyTree, argument: str, fn: Any) -> None:
             f"{shown(params)}."
         )
     check_leaves(name, params, only_floating=True)
-    if isinstance(fn, nnx.Module):
+    if is_nnx(fn):
         _check_shapes(name, params, f"{argument}={model.name}", model.init(None))
 
 

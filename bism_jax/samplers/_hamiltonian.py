@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import jax
 from jaxtyping import Array, Float, Key, PyTree
-from numpyro.infer import MCMC, NUTS
 
 from bism_jax import checks
 from bism_jax._jax_switches import standard_promotion, with_transfers
@@ -45,6 +44,8 @@ def nuts(
         ValueError: on counts out of range, x that is empty, not floating or not finite, or where `energy_fn`
             does not return one energy a chain.
     """
+    from numpyro.infer import MCMC, NUTS
+
     chain_checks.callable_energy("energy_fn", energy_fn)
     checks.loop_count("num_samples", num_samples)
     checks.loop_count("num_warmup", num_warmup, at_least=0)

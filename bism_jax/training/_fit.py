@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -20,10 +20,8 @@ from bism_jax._paths import as_path
 from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.training._checkpoints import folder_lock
-from bism_jax.training._checkpoints.content import Restored
 from bism_jax.training._checkpoints.description import Description
 from bism_jax.training._checkpoints.digests import digest
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._freed_memory import release_freed_memory
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.chunk import CompiledChunks
@@ -37,6 +35,10 @@ from bism_jax.training.callbacks._callback import Callback, PeriodicCallable, as
 from bism_jax.training.callbacks._file_log import FileLog
 from bism_jax.training.callbacks._states import resume_all
 from bism_jax.typing import Method, Params
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.content import Restored
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 
 class FitResult(NamedTuple):
@@ -174,6 +176,8 @@ def fit(
             )
             history, store = History(), None
             if folder is not None:
+                from bism_jax.training._checkpoints.store import CheckpointStore
+
                 store = at_the_end.enter_context(CheckpointStore(folder, run.description))
             for callback in hooked:
                 at_the_end.callback(callback.close)

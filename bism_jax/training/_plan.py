@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from tqdm import tqdm
 
 from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
@@ -112,6 +111,8 @@ def plan(
         TypeError: for a method without a hypergradient, or a batch that is no array.
         ValueError: for a model that does not fit, a budget that is not positive, or no strategies.
     """
+    from tqdm import tqdm
+
     method = BiSM() if method is None else method
     checks.instance("method", method, Method, "BiSM()")
     if not hasattr(method, "hypergradient"):

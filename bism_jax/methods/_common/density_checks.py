@@ -11,12 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn, Literal
 from jaxtyping import Array, Float, PyTree
-from numpyro.distributions import constraints
 
 from bism_jax._contract import Model, draw_latent_noise, sample_latents
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxprs import dependent_equations, has_gradient
-from bism_jax.models import RelaxedBernoulli
 from bism_jax.objectives import Divergence, Fisher, Objective
 from bism_jax.typing import Params
 
@@ -211,6 +209,8 @@ _EDGE_ADVICE = "Use KL(), or latents on the whole real line such as Normal."
 
 
 def _check_concrete(name: str, distribution: Any) -> None:
+    from bism_jax.models import RelaxedBernoulli
+
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     if isinstance(distribution, RelaxedBernoulli) and distribution.density == "concrete":
@@ -224,6 +224,8 @@ def _check_concrete(name: str, distribution: Any) -> None:
 
 
 def _is_whole_space(support: Any) -> bool:
+    from numpyro.distributions import constraints
+
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return isinstance(support, type(constraints.real))

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jaxtyping import Array, Float, Key
 
 from bism_jax._contract import Model, draw_latent_noise, sample_latents
@@ -112,5 +111,7 @@ class CodecLosses:
 
 
 def _kl_to_standard_normal(posterior: Any) -> Float[Array, " batch"]:
+    import numpyro.distributions as dist
+
     shape = posterior.event_shape
     return dist.kl_divergence(posterior, dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape)))

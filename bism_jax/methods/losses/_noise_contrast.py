@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
@@ -22,6 +21,8 @@ def noise_for(distribution: Any, batch: Float[Array, "batch *visible"]) -> Any:
     """The noise distribution: as given, or standard normal of the data's shape."""
     if distribution is not None:
         return distribution
+    import numpyro.distributions as dist
+
     shape = batch.shape[1:]
     return dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))
 

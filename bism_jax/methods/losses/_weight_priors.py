@@ -8,7 +8,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
@@ -54,7 +53,7 @@ class GaussianPrior:
 
     def log_prior(self, x: Params) -> Float[Array, ""]:
         """sum_i log N(theta_i; 0, std^2)."""
-        return _sum(x, lambda leaf: dist.Normal(0.0, self.std).log_prob(leaf))
+        return _sum(x, lambda leaf: _log_normal(leaf, self.std))
 
 
 class ScaledParameters(NamedTuple):
@@ -93,8 +92,14 @@ class Fadeout:
     def log_prior(self, x: ScaledParameters) -> Float[Array, ""]:
         """The log density of x, log s and log t."""
         relative = jax.tree.map(lambda scale, level: scale - level, x.log_scale, x.log_global)
-        on_standard = _sum(x.standard, lambda leaf: dist.Normal(0.0, 1.0).log_prob(leaf))
+        on_standard = _sum(x.standard, _log_normal)
         return on_standard + _sum(relative, _log_half_cauchy) + _sum(x.log_global, _log_half_cauchy)
+
+
+def _log_normal(value: Array, std: float = 1.0) -> Array:
+    import numpyro.distributions as dist
+
+    return dist.Normal(0.0, std).log_prob(value)
 
 
 def _log_half_cauchy(log_value: Array) -> Array:

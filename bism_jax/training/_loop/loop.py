@@ -7,15 +7,13 @@ import signal
 import time
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
 
 from bism_jax._jax_switches import with_transfers
 from bism_jax.errors import DivergenceError
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.divergence import divergence_error
@@ -26,6 +24,9 @@ from bism_jax.training._sources.source import DataSource
 from bism_jax.training.callbacks._callback import Callback, Snapshot, type_name
 from bism_jax.training.callbacks._measurements import numbers_of
 from bism_jax.training.callbacks._states import states_of
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 _SECONDS_PER_CALL = 0.25
 _MAX_ROLLBACKS = 3
@@ -76,6 +77,8 @@ class TrainingLoop:
             SystemExit: after SIGINT or SIGTERM.
             RuntimeError: where another process of the run is gone.
         """
+        from tqdm.auto import tqdm
+
         if self._store is not None and self._store.latest_step() is None:
             # Before a log has rows: a run that is killed now is started again by the same call.
             self._save()

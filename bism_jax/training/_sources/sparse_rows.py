@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from bism_jax import checks
 from bism_jax._precision import as_native, as_working
@@ -70,10 +69,13 @@ def _to_scipy(array: Any) -> Any:
     """As one of SciPy's, of one dimension or more."""
     if type(array).__module__.startswith(_JAX_SPARSE):
         return _from_jax(array)
+    import scipy.sparse
+
     return array if scipy.sparse.issparse(array) else array.tocsr()
 
 
 def _from_jax(array: Any) -> Any:
+    import scipy.sparse
     from jax.experimental import sparse
 
     if isinstance(array, sparse.BCSR):
