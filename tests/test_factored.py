@@ -10,7 +10,7 @@ import pytest
 
 from bism_jax import DSM, KL, MDSM, SSM, BiSM, Fisher, Optimizers, StopGradient, Truncated, Unrolled
 from bism_jax.hypergradient import LowerProblem
-from bism_jax.hypergradient._problem import prepare
+from bism_jax.hypergradient._solve import prepare
 from bism_jax.models import ConvGaussianPosterior, GaussianPosterior, ResidualEnergy
 from tests.lower_levels import normal
 

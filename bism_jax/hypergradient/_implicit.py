@@ -13,15 +13,12 @@ from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient._inexact import join_inexact, split_inexact
+from bism_jax.hypergradient._loss_trace import trace_loss
 from bism_jax.hypergradient._optimizer_trace import UpdateTrace
-from bism_jax.hypergradient._problem import (
-    LowerProblem,
-    LowerSolution,
-    check_problem,
-    prepare,
-    trace_loss,
-)
-from bism_jax.hypergradient._stop_gradient import solve_without_gradient
+from bism_jax.hypergradient._problem import LowerProblem, check_problem
+from bism_jax.hypergradient._solve import AbstractStrategy, Prepared
+from bism_jax.hypergradient._steps import Steps
+from bism_jax.hypergradient._stop_gradient import StopGradient
 
 
 class AdjointSolution(NamedTuple):
@@ -37,7 +34,7 @@ class AdjointSolution(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Implicit:
+class Implicit(AbstractStrategy):
     """The hypergradient of the implicit function theorem, linearised at phi^N with the last input.
 
         (H + damping I) w = u,   H = d^2G/dphi^2 at (phi^N, theta, x_N),   u = dJ/dphi
@@ -66,7 +63,6 @@ class Implicit:
             optimiser whose steps depend on the parameters (weight decay, projections) or leave some alone.
     """
 
-    num_steps: int
     solver: Literal["cg", "neumann"] = "cg"
     solver_steps: int = 20
     damping: float = 0.0
@@ -81,26 +77,12 @@ class Implicit:
         checks.positive("step_size", self.step_size)
         checks.positive("tolerance", self.tolerance)
 
-    def solve(
-        self,
-        problem: LowerProblem,
-        phi: PyTree,
-        theta: PyTree,
-        inputs: PyTree = None,
-        opt_state: PyTree = None,
-    ) -> LowerSolution:
-        """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
-        problem, phi, theta, inputs, opt_state, update = prepare(
-            problem, self.num_steps, phi, theta, inputs, opt_state
-        )
-        _check_stationary(update)
-        last_input = jax.tree.map(lambda leaf: leaf[-1], inputs)
-        constants = jax.lax.stop_gradient((phi, theta, inputs, opt_state))
-        result = jax.lax.stop_gradient(solve_without_gradient(problem, self.num_steps, *constants))
-        inexact, rest = split_inexact((theta, last_input))
-
-        optimum = self._optimum(problem)
-        return result._replace(phi=optimum(result.phi, inexact, rest))
+    def _run(self, prepared: Prepared) -> Steps:
+        _check_stationary(prepared.update)
+        last_input = jax.tree.map(lambda leaf: leaf[-1], prepared.inputs)
+        inexact, rest = split_inexact((prepared.theta, last_input))
+        (phi, opt_state), losses = StopGradient(self.num_steps)._run(prepared)
+        return (self._optimum(prepared.problem)(phi, inexact, rest), opt_state), losses
 
     def _optimum(self, problem: LowerProblem) -> Any:
         """`(phi, inexact, rest) -> phi`, the optimum as a function of theta and the input, split in two."""

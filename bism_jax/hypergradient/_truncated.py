@@ -7,18 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient._optimizer_trace import passed_on
-from bism_jax.hypergradient._problem import LowerProblem, LowerSolution, prepare
+from bism_jax.hypergradient._solve import AbstractStrategy, Prepared
+from bism_jax.hypergradient._steps import Steps
 from bism_jax.hypergradient._stop_gradient import StopGradient
 from bism_jax.hypergradient._trusted_rules import check_trusted
 from bism_jax.hypergradient._unrolled import Unrolled
 
 
 @dataclass(frozen=True)
-class Truncated:
+class Truncated(AbstractStrategy):
     """Reverse mode through the last T of N steps; the first N - T take theta as a constant.
 
     An estimator, whose bias falls geometrically in T on a strongly convex lower level (Shaban et al.,
@@ -39,7 +39,6 @@ class Truncated:
             no forward mode.
     """
 
-    num_steps: int
     last: int
     mixed_mode: bool = True
     trusted: tuple[Any, ...] = ()
@@ -55,28 +54,17 @@ class Truncated:
                 "differentiated steps and cannot exceed num_steps; use Unrolled to differentiate all."
             )
 
-    def solve(
-        self,
-        problem: LowerProblem,
-        phi: PyTree,
-        theta: PyTree,
-        inputs: PyTree = None,
-        opt_state: PyTree = None,
-    ) -> LowerSolution:
-        """Runs N steps from `phi`; arguments and errors as in `Unrolled.solve`."""
-        problem, phi, theta, inputs, opt_state, update = prepare(
-            problem, self.num_steps, phi, theta, inputs, opt_state
-        )
+    def _run(self, prepared: Prepared) -> Steps:
         head_steps = self.num_steps - self.last
-        head_inputs = jax.tree.map(lambda leaf: leaf[:head_steps], inputs)
-        tail_inputs = jax.tree.map(lambda leaf: leaf[head_steps:], inputs)
         tail = Unrolled(self.last, mixed_mode=self.mixed_mode, trusted=self.trusted)
         if head_steps == 0:
-            return tail.solve(problem, phi, theta, tail_inputs, opt_state)
-        head = StopGradient(head_steps).solve(problem, phi, theta, head_inputs, opt_state)
+            return tail._run(prepared)
+        head_inputs = jax.tree.map(lambda leaf: leaf[:head_steps], prepared.inputs)
+        tail_inputs = jax.tree.map(lambda leaf: leaf[head_steps:], prepared.inputs)
+        (phi, opt_state), head_losses = StopGradient(head_steps)._run(prepared._replace(inputs=head_inputs))
         # What no step changes, such as an injected learning rate, acts in the tail as theta does.
-        leaves, structure = jax.tree.flatten(head.opt_state)
-        constants = zip(leaves, jax.tree.leaves(opt_state), passed_on(update), strict=True)
-        tail_state = jax.tree.unflatten(structure, [new if same else old for old, new, same in constants])
-        result = tail.solve(problem, head.phi, theta, tail_inputs, tail_state)
-        return result._replace(losses=jnp.concatenate([head.losses, result.losses]))
+        leaves, structure = jax.tree.flatten(opt_state)
+        constants = zip(leaves, jax.tree.leaves(prepared.opt_state), passed_on(prepared.update), strict=True)
+        opt_state = jax.tree.unflatten(structure, [new if same else old for old, new, same in constants])
+        carry, tail_losses = tail._run(prepared._replace(phi=phi, inputs=tail_inputs, opt_state=opt_state))
+        return carry, jnp.concatenate([head_losses, tail_losses])

@@ -9,28 +9,18 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
 from bism_jax import checks
 from bism_jax.hypergradient._mixed_mode import lower_gradient
-from bism_jax.hypergradient._problem import (
-    Carry,
-    LowerProblem,
-    LowerSolution,
-    StepFn,
-    first_input,
-    make_step,
-    no_losses,
-    prepare,
-    run,
-    solution,
-)
 from bism_jax.hypergradient._singular_points import make_differentiable
+from bism_jax.hypergradient._solve import AbstractStrategy, Prepared
+from bism_jax.hypergradient._steps import Carry, StepFn, Steps, first_input, make_step, no_steps, run
 from bism_jax.hypergradient._trusted_rules import check_trusted
 
 
 @dataclass(frozen=True)
-class Unrolled:
+class Unrolled(AbstractStrategy):
     """Reverse mode through all N steps; exact with respect to phi^0, theta, real and complex `inputs`, and
     the optimiser.
 
@@ -59,7 +49,6 @@ class Unrolled:
             no forward mode.
     """
 
-    num_steps: int
     segment: int | Literal["sqrt"] | None = None
     mixed_mode: bool = True
     trusted: tuple[Any, ...] = ()
@@ -71,63 +60,32 @@ class Unrolled:
         if self.segment is not None and self.segment != "sqrt":
             checks.positive_int("segment", self.segment, alternative='"sqrt" or None')
 
-    def solve(
-        self,
-        problem: LowerProblem,
-        phi: PyTree,
-        theta: PyTree,
-        inputs: PyTree = None,
-        opt_state: PyTree = None,
-    ) -> LowerSolution:
-        """Runs N steps from `phi`.
-
-        Args:
-            problem: loss and optimiser.
-            phi: lower-level parameters, floating leaves.
-            theta: higher-level parameters, any pytree.
-            inputs: pytree with leading axis N, one slice a step; None passes None to the loss.
-            opt_state: the optimiser's state; None starts a fresh one.
-
-        Raises:
-            ValueError: where `inputs` lacks the leading axis, the loss cannot be evaluated, is no scalar or
-                sums over devices itself, `opt_state` is not one of the optimiser's, or the optimiser asks for
-                more than a gradient or cannot be differentiated.
-            TypeError: for a problem that is none, or leaves that are no arrays.
-        """
-        problem, phi, theta, inputs, opt_state, update = prepare(
-            problem, self.num_steps, phi, theta, inputs, opt_state
-        )
-        if self.num_steps == 0:
-            return solution((phi, opt_state), no_losses(phi))
-        problem = replace(problem, optimizer=make_differentiable(problem.optimizer, update, opt_state, phi))
-        gradient_fn = lower_gradient(
-            problem.loss_fn,
-            phi,
-            theta,
-            first_input(inputs),
-            mixed_mode=self.mixed_mode,
-            trusted=self.trusted,
-        )
-        step = make_step(problem, gradient_fn, theta)
+    def _run(self, prepared: Prepared) -> Steps:
+        problem, phi, theta, inputs, opt_state, update = prepared
+        carry = phi, opt_state
+        if self.num_steps == 0:  # which need no derivative of the loss or the optimiser
+            return no_steps(carry)
+        optimizer = make_differentiable(problem.optimizer, update, opt_state, phi)
+        options: Any = {"mixed_mode": self.mixed_mode, "trusted": self.trusted}
+        gradient_fn = lower_gradient(problem.loss_fn, phi, theta, first_input(inputs), **options)
+        step = make_step(replace(problem, optimizer=optimizer), gradient_fn, theta)
         length = self._segment_length()
         if length is None:
-            return solution(*run(step, (phi, opt_state), inputs, self.num_steps))
-        return solution(*_run_segments(step, (phi, opt_state), inputs, self.num_steps, length))
+            return run(step, carry, inputs, self.num_steps)
+        return _run_segments(step, carry, inputs, self.num_steps, length)
 
     def _segment_length(self) -> int | None:
         length = math.isqrt(self.num_steps - 1) + 1 if self.segment == "sqrt" else self.segment
         return None if length is None or length >= self.num_steps else length
 
 
-def _run_segments(
-    step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, length: int
-) -> tuple[Carry, Float[Array, " num_steps"]]:
+def _run_segments(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, length: int) -> Steps:
     """Scans over checkpointed segments, the last of which may be shorter."""
     count, remainder = divmod(num_steps, length)
     split = count * length
 
-    def segment_of(length: int) -> Callable[[Carry, PyTree], tuple[Carry, Float[Array, " length"]]]:
-        def segment(carry: Carry, inputs: PyTree) -> tuple[Carry, Float[Array, " length"]]:
+    def segment_of(length: int) -> Callable[[Carry, PyTree], Steps]:
+        def segment(carry: Carry, inputs: PyTree) -> Steps:
             return run(step, carry, inputs, length, unroll=False)
 
         # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs. With
