@@ -144,6 +144,10 @@ class Evaluate:
     Attributes:
         fn: `Snapshot -> {name: number}`.
         every: the number of iterations between evaluations.
+
+    Raises:
+        ValueError: where `every` is no integer of at least 1.
+        TypeError: where `fn` is no function.
     """
 
     fn: Callable[[Snapshot], Mapping[str, float]]
