@@ -20,7 +20,7 @@ from bism_jax.samplers import (
     sample_latent,
     sample_visible,
 )
-from tests.test_linear_gaussian import conditional_moments, joint_moments, linear_theta, normal
+from tests.small_models import conditional_moments, joint_moments, linear_theta, normal
 
 NUM_CHAINS = 4000
 SHORT = AnnealingSchedule(step_size=0.1, num_hot=3, num_cooling=4, num_freezing=2)

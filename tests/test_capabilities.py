@@ -15,7 +15,6 @@ from bism_jax import (
     SSM,
     VNCE,
     BiDVL,
-    BiSM,
     ContrastiveDivergence,
     PersistentContrastiveDivergence,
     PersistentVI,
@@ -42,6 +41,7 @@ from bism_jax.models import (
     as_model,
 )
 from tests.helpers import rows
+from tests.method_examples import DECODER, METHODS
 
 REFUSAL = (TypeError, ValueError)
 
@@ -62,18 +62,6 @@ MODELS = {
     "LinearGaussian": LinearGaussian(1),
     "MLPEnergy": MLPEnergy((4,)),
     "plain": quadratic,
-}
-DECODER = MLPDecoder((2,), (4,))
-METHODS = {
-    "BiSM": (BiSM(), GaussianPosterior(2)),
-    "VaGES": (VaGES(), GaussianPosterior(2)),
-    "VNCE": (VNCE(), GaussianPosterior(2)),
-    "ScoreMatching": (ScoreMatching(), None),
-    "NCE": (NCE(), None),
-    "BiDVL": (BiDVL(DECODER), GaussianPosterior(2)),
-    "ContrastiveDivergence": (ContrastiveDivergence(), None),
-    "PersistentContrastiveDivergence": (PersistentContrastiveDivergence(), None),
-    "PersistentVI": (PersistentVI(100), None),
 }
 LANGEVIN = {
     "ContrastiveDivergence": ContrastiveDivergence(chain=Langevin(0.1, (2,))),

@@ -30,7 +30,7 @@ from bism_jax.evaluation import (
 from bism_jax.evaluation.likelihood import _annealed_importance as annealed_importance
 from bism_jax.evaluation.samples import _two_sample as two_sample
 from bism_jax.models import GRBM, DiagonalGaussian, MLPCritic, MLPEnergy, RelaxedBernoulli
-from tests.test_models import (
+from tests.small_models import (
     grbm,
     grbm_arrays,
     grbm_energies,

@@ -54,8 +54,8 @@ def imported_modules(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield node.module
-            if node.module == "bism_jax":
-                yield from (f"bism_jax.{alias.name}" for alias in node.names)
+            if node.module in {"bism_jax", "tests"}:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -98,3 +98,10 @@ def test_scripts_use_the_public_packages_only():
             for name in imported_modules(path):
                 if name.startswith("bism_jax."):
                     assert len(name.split(".")) == 2, f"{path.name} imports the inner module {name}"
+
+
+def test_no_test_module_imports_another():
+    """What two of them need stands in a helper module, so that a file of tests can change or go alone."""
+    for path in Path(__file__).parent.rglob("*.py"):
+        for name in imported_modules(path):
+            assert "test_" not in name, f"{path.name} imports {name}; move what it needs to a helper module"

@@ -10,38 +10,9 @@ import scipy.stats
 
 from bism_jax.evaluation import log_likelihood
 from bism_jax.models import LinearGaussian, maximum_likelihood
+from tests.small_models import conditional_moments, joint_moments, linear_theta, normal
 
 NUM_SAMPLES = 20_000
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def linear_theta(num_visible=4, num_latent=2, log_std=-0.4):
-    params = {"W": normal(num_visible, num_latent), "b": normal(num_visible, seed=1), "log_std": log_std}
-    return {"params": jax.tree.map(jnp.asarray, params)}
-
-
-def joint_moments(theta):
-    """Mean and covariance of the stacked vector (h, v), from v = b + W h + e^s noise."""
-    weights, b, log_std = (np.asarray(theta["params"][name]) for name in ("W", "b", "log_std"))
-    num_visible, num_latent = weights.shape
-    from_noise = np.block(
-        [
-            [np.eye(num_latent), np.zeros((num_latent, num_visible))],
-            [weights, np.exp(log_std) * np.eye(num_visible)],
-        ]
-    )
-    return np.concatenate([np.zeros(num_latent), b]), from_noise @ from_noise.T
-
-
-def conditional_moments(mean, covariance, given, value):
-    """Moments of the other coordinates of a normal vector at `value` of those in `given`, one a row."""
-    rest = [index for index in range(len(mean)) if index not in given]
-    gain = covariance[np.ix_(rest, given)] @ np.linalg.inv(covariance[np.ix_(given, given)])
-    means = mean[rest] + (value - mean[given]) @ gain.T
-    return means, covariance[np.ix_(rest, rest)] - gain @ covariance[np.ix_(given, rest)]
 
 
 def call(method, theta, *args, num_latent=2):

@@ -1,7 +1,4 @@
-"""Methods against an independent loop in Python, and the protocol that they share."""
-
-import dataclasses
-import inspect
+"""Methods against an independent loop in Python."""
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +12,19 @@ from bism_jax import (
     DSM,
     KL,
     MDSM,
-    NCE,
     SM,
     SSM,
-    VNCE,
-    BiDVL,
     BiSM,
-    ContrastiveDivergence,
     Fisher,
     Implicit,
     Optimizers,
-    PersistentContrastiveDivergence,
-    PersistentVI,
     ScoreMatching,
     StopGradient,
     Truncated,
     Unrolled,
-    VaGES,
 )
 from bism_jax.methods import BilevelProblem, paper_adam
-from bism_jax.models import GRBM, BernoulliPosterior, GaussianPosterior, MLPDecoder, MLPEnergy
+from bism_jax.models import GRBM, BernoulliPosterior, GaussianPosterior, MLPEnergy
 from tests.lower_levels import normal
 
 SGD = Optimizers(optax.sgd(0.02), optax.sgd(0.05))
@@ -219,45 +209,6 @@ def test_adams_default_changes_no_step_by_more_than_eps():
     found, _ = paper_adam(1e-3).update(grads, paper_adam(1e-3).init(params), params)
     expected, _ = plain.update(grads, plain.init(params), params)
     np.testing.assert_allclose(found["a"], expected["a"], rtol=1e-7)
-
-
-METHODS = {
-    "BiSM": (lambda: BiSM(hypergradient=Unrolled(1)), BernoulliPosterior(2)),
-    "ScoreMatching": (ScoreMatching, None),
-    "NCE": (NCE, None),
-    "VNCE": (lambda: VNCE(lower_steps=1), BernoulliPosterior(2)),
-    "VaGES": (lambda: VaGES(lower_steps=1), BernoulliPosterior(2)),
-    "BiDVL": (lambda: BiDVL(MLPDecoder((2,), (4,))), GaussianPosterior(2)),
-    "ContrastiveDivergence": (ContrastiveDivergence, None),
-    "PersistentContrastiveDivergence": (PersistentContrastiveDivergence, None),
-    "PersistentVI": (lambda: PersistentVI(100), None),
-}
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_a_frozen_value_with_the_protocol(name):
-    make, posterior = METHODS[name]
-    method = make()
-    assert dataclasses.is_dataclass(method)
-    assert hash(make()) == hash(method)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        method.optimizer = None
-    assert list(inspect.signature(type(method).bind).parameters) == [
-        "self",
-        "energy_fn",
-        "posterior_fn",
-        "init_params",
-        "axis_name",
-    ]
-    algorithm = method.bind(GRBM(2), posterior)
-    state = algorithm.init(jax.random.key(0), normal(0, (4, 2)))
-    new_state, info = jax.jit(algorithm.step)(jax.random.key(0), state, normal(0, (4, 2)))
-    assert type(new_state) is type(state)
-    assert hasattr(state, "theta")
-    assert jax.tree.structure(new_state) == jax.tree.structure(state)
-    assert all(np.shape(leaf) == () for leaf in info)
-    assert "loss" in info._fields
-    assert "grad_norm" in info._fields
 
 
 def test_public_names():

@@ -1,7 +1,6 @@
 """Energies, posteriors and adapters against enumeration, numerical integration and closed forms."""
 
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,6 @@ import pytest
 import scipy.special
 import scipy.stats
 from flax import linen, nnx
-from jax.flatten_util import ravel_pytree
 
 from bism_jax.models import (
     GRBM,
@@ -23,82 +21,22 @@ from bism_jax.models import (
     as_model,
 )
 from bism_jax.samplers import gibbs
+from tests.small_models import (
+    assert_gradient,
+    concrete_log_prob,
+    grbm,
+    grbm_energies,
+    grbm_log_partition,
+    grbm_theta,
+    hidden_states,
+    normal,
+    random_params,
+    rng_key,
+    run,
+    visible_grid,
+)
 
 NUM_SAMPLES = 20_000
-
-
-def rng_key():
-    return jax.random.key(0, impl="rbg")  # compiles faster than the default
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def run(fn, *args):
-    """fn(*args) as one compiled program, which costs less than one for each operation."""
-    return jax.jit(fn)(*args)
-
-
-def grbm_theta(num_visible, num_hidden, seed=0, scale=0.7):
-    rng = np.random.default_rng(seed)
-    params = {
-        "W": scale * rng.normal(size=(num_visible, num_hidden)),
-        "b": scale * rng.normal(size=num_visible),
-        "c": scale * rng.normal(size=num_hidden),
-        "log_std": 0.3 * rng.normal(size=num_visible),
-    }
-    return {"params": jax.tree.map(jnp.asarray, params)}
-
-
-def grbm(num_hidden, method="__call__"):
-    return jax.jit(functools.partial(GRBM(num_hidden).apply, method=method))
-
-
-def grbm_arrays(theta):
-    return tuple(np.asarray(theta["params"][name]) for name in ("W", "b", "c", "log_std"))
-
-
-def hidden_states(num_hidden):
-    return np.array(list(itertools.product((0.0, 1.0), repeat=num_hidden)))
-
-
-def grbm_energies(theta, v):
-    """The energy of each row of v with each state of h, term by term, `[B, 2^m]`."""
-    weights, b, c, log_std = grbm_arrays(theta)
-    states = hidden_states(len(c))
-    quadratic = ((v - b) ** 2 / (2 * np.exp(log_std) ** 2)).sum(axis=1)
-    return quadratic[:, None] - states @ c - np.einsum("bi,ij,sj->bs", v, weights, states)
-
-
-def visible_grid(num_visible, limit, num_points):
-    """Grid points, and the volume of a cell; the sum over such a grid is exact for smooth densities."""
-    axis, spacing = np.linspace(-limit, limit, num_points, retstep=True)
-    grid = np.stack(np.meshgrid(*[axis] * num_visible, indexing="ij"), axis=-1)
-    return grid.reshape(-1, num_visible), spacing**num_visible
-
-
-def grbm_log_partition(theta, limit=15.0, num_points=150):
-    """log of the integral over v of sum_h exp(-E)."""
-    points, cell = visible_grid(len(theta["params"]["b"]), limit, num_points)
-    return scipy.special.logsumexp(-grbm_energies(theta, points)) + np.log(cell)
-
-
-def assert_gradient(fn, params, step=1e-5):
-    """Asserts that the Jacobian of fn agrees with central differences of it, in float64."""
-    flat, unravel = ravel_pytree(params)
-    assert flat.dtype == jnp.float64
-
-    def jacobians(flat):
-        at = lambda x: fn(unravel(x))
-        offsets = step * jnp.eye(flat.size)
-        values = jax.lax.map(at, jnp.concatenate([flat + offsets, flat - offsets]))
-        above, below = jnp.split(values, 2)
-        return jax.jacrev(at)(flat), (above - below).T / (2 * step)
-
-    found, expected = run(jacobians, flat)
-    assert np.abs(expected).max() > 1e-2
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
 
 
 class TestGRBM:
@@ -232,12 +170,6 @@ class TestGibbs:
 
 def logistic_noise(*shape):
     return np.random.default_rng(0).logistic(size=shape)
-
-
-def concrete_log_prob(logits, temperature, x):
-    """The density of sigmoid(x), x logistic with location logits / temperature and scale 1 / temperature."""
-    log_density = scipy.stats.logistic.logpdf(x, logits / temperature, 1 / temperature)
-    return (log_density + np.logaddexp(0, x) + np.logaddexp(0, -x)).sum(axis=-1)
 
 
 class TestRelaxedBernoulli:
@@ -397,13 +329,6 @@ def perceptron(params, x, activation):
     """Two dense layers in numpy."""
     (first, first_bias), (second, second_bias) = dense_of(params, 0), dense_of(params, 1)
     return activation(x @ first + first_bias) @ second + second_bias
-
-
-def random_params(module, *args):
-    """Parameters of a module of which none is zero, as biases are at initialisation."""
-    rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(module.init, rng_key(), *args)
-    return jax.tree.map(lambda leaf: jnp.asarray(0.5 * rng.normal(size=leaf.shape)), shapes)
 
 
 class TestPosteriorModules:

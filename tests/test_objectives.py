@@ -28,7 +28,7 @@ from bism_jax.objectives import (
     marginal_score,
     sample_latents,
 )
-from tests.test_models import (
+from tests.small_models import (
     assert_gradient,
     concrete_log_prob,
     grbm,

@@ -26,7 +26,7 @@ from bism_jax.evaluation import (
     precision_recall,
 )
 from bism_jax.models import BernoulliPosterior, LinearGaussian
-from tests.test_linear_gaussian import conditional_moments, joint_moments, linear_theta, normal
+from tests.small_models import conditional_moments, joint_moments, linear_theta, normal
 
 close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-11)
 KEY = jax.random.key(0)

@@ -20,6 +20,9 @@ class FactoredEnergy:
     Attributes:
         features: `(theta, v) -> f`, a pytree of `[B, ...]`.
         head: `(theta, v, f, h) -> [B]`.
+
+    Raises:
+        TypeError: where one of them is no function.
     """
 
     features: Callable[[Params, Array], PyTree]

@@ -50,6 +50,10 @@ class BiDVL(PicklableMethod):
         hypergradient: the strategy, which holds the number of lower-level steps an iteration; all are kept.
             `StopGradient(1)` is the authors' choice, N = 0.
         optimizers: of theta and phi. Schedules of both count iterations.
+
+    Raises:
+        ValueError: where the weight is not above 0, or the strategy takes no step.
+        TypeError: for what is no decoder, no strategy or no pair of optimisers.
     """
 
     decoder: Any

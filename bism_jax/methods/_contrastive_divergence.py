@@ -46,6 +46,10 @@ class ContrastiveDivergence(PicklableMethod):
         k: steps of each chain.
         chain: `Gibbs()`, or `Langevin(step_size)` for a model without conditional samplers.
         optimizer: of theta.
+
+    Raises:
+        ValueError: where k is no integer of at least 1.
+        TypeError: for what is no chain or no optimiser.
     """
 
     k: int = 1
@@ -116,6 +120,10 @@ class PersistentContrastiveDivergence(PicklableMethod):
         num_chains: how many; None takes one a row of the batch.
         chain: `Gibbs()`, or `Langevin(step_size)` for a model without conditional samplers.
         optimizer: of theta.
+
+    Raises:
+        ValueError: where a count is no integer of at least 1.
+        TypeError: for what is no chain or no optimiser.
     """
 
     k: int = 1

@@ -74,6 +74,10 @@ class NCE(PicklableMethod):
         noise_ratio: nu, noise points a data point.
         noise: a distribution over one data point; None is the standard normal (the paper's choice).
         optimizer: of theta and c.
+
+    Raises:
+        ValueError: where `noise_ratio` is no integer of at least 1.
+        TypeError: for what is no distribution or no optimiser.
     """
 
     noise_ratio: int = 1

@@ -82,6 +82,10 @@ class PersistentVI(PicklableMethod):
         num_chains: how many; None takes one a row of the batch.
         chain: `Gibbs()`, or `Langevin(step_size)` for a model without conditional samplers.
         optimizer: of mu and log s.
+
+    Raises:
+        ValueError: where a count is no integer of at least 1.
+        TypeError: for what is no prior, no chain or no optimiser.
     """
 
     num_data: int

@@ -39,6 +39,9 @@ class ScoreMatching(PicklableMethod):
         objective: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.
         optimizer: of theta.
         free_energy: None for the model's own, or `UniformBinary` to estimate it from E(v, h).
+
+    Raises:
+        TypeError: for what is no objective, no optimiser or no `UniformBinary`.
     """
 
     objective: Objective = DSM()

@@ -37,6 +37,9 @@ class LangevinRefinement:
     Attributes:
         num_steps: steps.
         step_size: the standard deviation of a step's noise, in units of h.
+
+    Raises:
+        ValueError: where `num_steps` is no integer of at least 1, or the step size is not above 0.
     """
 
     num_steps: int = 5

@@ -103,6 +103,10 @@ class VNCE(PicklableMethod):
         num_particles: P, latents a noise point.
         noise: a distribution over one data point; None is the standard normal.
         optimizers: of theta (with c) and phi.
+
+    Raises:
+        ValueError: where a count is no integer of at least 1.
+        TypeError: for what is no distribution or no pair of optimisers.
     """
 
     lower_steps: int = 5

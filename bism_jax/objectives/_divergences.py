@@ -42,6 +42,9 @@ class KL:
 
     Attributes:
         importance_weighted: whether to use the second form.
+
+    Raises:
+        TypeError: where the option is neither True nor False.
     """
 
     importance_weighted: bool = False

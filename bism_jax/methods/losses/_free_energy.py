@@ -61,6 +61,9 @@ class UniformBinary:
     Attributes:
         num_hidden: m.
         num_particles: latents a data point.
+
+    Raises:
+        ValueError: where a count is no integer of at least 1.
     """
 
     num_hidden: int

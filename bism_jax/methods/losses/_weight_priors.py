@@ -36,6 +36,9 @@ class GaussianPrior:
 
     Attributes:
         std: the standard deviation, in units of theta.
+
+    Raises:
+        ValueError: where `std` is not above 0.
     """
 
     std: float = 1.0

@@ -17,6 +17,10 @@ class Evaluate(Callback):
     Attributes:
         fn: `Snapshot -> {name: number}`.
         every: the number of iterations between evaluations.
+
+    Raises:
+        ValueError: where `every` is no integer of at least 1.
+        TypeError: where `fn` is no function.
     """
 
     fn: Callable[[Snapshot], Mapping[str, float]]
