@@ -29,10 +29,9 @@ import bism_jax
 from bism_jax import DSM, KL, checks, plotting
 from bism_jax.evaluation import annealed_importance_sampling, gradient_bias, log_likelihood
 from bism_jax.models import GRBM, BernoulliPosterior
-from experiments.command_line import run_command
 from experiments.comparison.record import LearningCurve
 from experiments.comparison.setting import Setting, checkerboard_setting, frey_face_setting
-from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.launch.experiment import run_experiment
 from experiments.methods import MethodConfig
 from experiments.run_folder import RunFolder, read_json
 
@@ -273,15 +272,5 @@ def _draw(path: Path, tables: Mapping[str, np.ndarray], **options: Any) -> None:
     plotting.save(plotting.plot_tables(tables, COUNTS, COUNTS, *labels, **options), path)
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.ablation`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__))

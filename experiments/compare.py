@@ -15,14 +15,14 @@ from typing import Literal
 if "frey_face" not in " ".join(sys.argv):  # as in experiments.checkerboard; read when JAX starts
     os.environ.setdefault("PJRT_NPROC", "1")
 
+
 import tyro
 
 from bism_jax import checks
-from experiments.command_line import run_command
 from experiments.comparison.record import run_contender
 from experiments.comparison.report import write_report
 from experiments.comparison.setting import Setting, checkerboard_setting, frey_face_setting
-from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.launch.experiment import run_experiment
 from experiments.run_folder import RunFolder
 
 
@@ -99,15 +99,5 @@ def _setting(config: Config) -> Setting:
     return frey_face_setting(config.data_dir)
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.compare`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__))

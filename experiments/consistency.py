@@ -25,8 +25,7 @@ from jaxtyping import Array, Float, Key
 import bism_jax
 from bism_jax import SM, BiSM, Fisher, Optimizers, Unrolled, checks, plotting
 from bism_jax.models import LinearGaussian, maximum_likelihood
-from experiments.command_line import run_command
-from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.launch.experiment import run_experiment
 from experiments.run_folder import RunFolder, print_table
 
 
@@ -275,15 +274,5 @@ def _draw(path: Path, rows: Sequence[Distances]) -> None:
     plotting.save(figure, path / "consistency.png")
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.consistency`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__))

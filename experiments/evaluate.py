@@ -28,10 +28,9 @@ from bism_jax.evaluation import (
     train_image_classifier,
 )
 from bism_jax.models import load_cifar_resnet, load_inception_v3
-from experiments.command_line import run_command
 from experiments.imaging.probes import out_of_distribution, probe_accuracies
 from experiments.imaging.trained import TrainedModel, read_trained
-from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.launch.experiment import run_experiment
 from experiments.run_folder import RunFolder, print_table
 from experiments.sample import many_samples
 
@@ -158,15 +157,5 @@ def _draw_by_class(samples: np.ndarray, probabilities: np.ndarray, path: Path) -
     plotting.save(figure, path)
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.evaluate`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__))

@@ -16,10 +16,8 @@ from bism_jax.data import load_frey_face
 from bism_jax.evaluation import score_matching_objective
 from bism_jax.models import GRBM
 from bism_jax.training import Snapshot
-from experiments.command_line import run_command
 from experiments.grbm import GRBMConfig, sample, train
-from experiments.launch.compilation_cache import enable_compilation_cache
-from experiments.launch.distributed import initialize_from_environment
+from experiments.launch.experiment import run_experiment
 from experiments.methods import MethodConfig
 from experiments.run_folder import RunFolder, print_table
 
@@ -106,16 +104,5 @@ def _draw(path: Path, model: GRBM, result: bism_jax.FitResult, test: np.ndarray)
     plotting.save(plotting.plot_history(evaluations, steps, window=1), path / "evaluations.png")
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.frey_face`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    initialize_from_environment()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__), on_hosts=True)

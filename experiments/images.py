@@ -23,13 +23,11 @@ import bism_jax
 from bism_jax import plotting
 from bism_jax.data import MirroredImages, load_image_split
 from bism_jax.training import CSVLog, Snapshot
-from experiments.command_line import run_command
 from experiments.imaging import pictures
 from experiments.imaging.config import MIRRORED, Data, ImageConfig, Preset, preset
 from experiments.imaging.networks import make_energy, make_method, make_posterior
 from experiments.imaging.trained import build, write_weights
-from experiments.launch.compilation_cache import enable_compilation_cache
-from experiments.launch.distributed import initialize_from_environment
+from experiments.launch.experiment import run_experiment
 from experiments.run_folder import RunFolder, print_table
 
 _NUM_CHAINS = 100  # of every grid, so that they share a program
@@ -126,16 +124,5 @@ def parse(args: list[str]) -> ImageConfig:
     return tyro.cli(ImageConfig, args=args, default=replace(default), description=__doc__)
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.images`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    initialize_from_environment()
-    run(parse(sys.argv[1:]))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: parse(sys.argv[1:]), on_hosts=True)

@@ -26,8 +26,7 @@ from jaxtyping import Array, Float
 import bism_jax
 from bism_jax import SSM, BiSM, StopGradient, checks, plotting
 from bism_jax.training import Evaluate, Snapshot
-from experiments.command_line import run_command
-from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.launch.experiment import run_experiment
 from experiments.run_folder import RunFolder, print_table
 
 _NUM_VISIBLE, _NUM_LATENT, _NOISE_STD = 6, 2, 0.5
@@ -215,15 +214,5 @@ def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
         )
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.moving_latents`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__))

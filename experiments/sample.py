@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from bism_jax import checks
 from bism_jax.data import load_image_split
-from experiments.command_line import run_command
 from experiments.imaging import pictures
 from experiments.imaging.trained import TrainedModel, read_trained
-from experiments.launch.compilation_cache import enable_compilation_cache
+from experiments.launch.experiment import run_experiment
 from experiments.run_folder import make_folder
 
 
@@ -79,15 +78,5 @@ def many_samples(
     return np.concatenate(blocks)[:num_samples]
 
 
-def main() -> None:
-    """Entry point of `python -m experiments.sample`."""
-    run_command(_run)
-
-
-def _run() -> None:
-    enable_compilation_cache()
-    run(tyro.cli(Config, description=__doc__))
-
-
 if __name__ == "__main__":
-    main()
+    run_experiment(run, lambda: tyro.cli(Config, description=__doc__))
