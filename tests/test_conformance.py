@@ -42,7 +42,7 @@ def offers(*names):
 
 # In this order: an objective has a `loss` too, and a distribution that has noise is one.
 KINDS = {
-    "protocol": lambda cls: getattr(cls, "_is_protocol", False),
+    "protocol": lambda cls: getattr(cls, "_is_protocol", False) or inspect.isabstract(cls),
     "error": lambda cls: issubclass(cls, Exception),
     "record": lambda cls: issubclass(cls, tuple),
     "model": lambda cls: issubclass(cls, nn.Module),
@@ -58,7 +58,7 @@ KINDS = {
     "data": offers("__len__", "__getitem__"),
     "density": offers("sample", "log_prob"),
     "problem": lambda cls: cls.__name__ in {"LowerProblem", "BilevelProblem", "CodecLosses"},
-    "options": lambda cls: cls.__name__ in {"AnnealedLangevin", "LangevinRefinement"},
+    "options": lambda cls: cls.__name__ in {"AnnealingSchedule", "LangevinRefinement"},
     "adapter": lambda cls: cls.__name__ in {"FactoredEnergy", "ImageFeatures", "Model"},
     "result": lambda cls: cls.__name__ in {"FeatureStatistics", "Plan"},
 }
