@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from bism_jax._precision import as_working, is_floating_dtype
+from bism_jax._tracing.jax_internals import is_traced
 
 _ROUNDED_ROWS = 1000  # that are looked at
 _MAX_ROUNDING = 0.1  # standard deviations
@@ -387,7 +388,7 @@ def parameters(name: str, tree: PyTree) -> None:
             raise ValueError(f"{where} is a {type(leaf).__name__}; parameters are floating arrays.")
     floating_tree(name, jax.tree.map(lambda leaf: jnp.asarray(as_working(leaf)), tree))
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(as_working(np.asarray(leaf))).all():
+        if not is_traced(leaf) and not np.isfinite(as_working(np.asarray(leaf))).all():
             raise ValueError(f"{name}{jax.tree_util.keystr(path)} holds NaN or infinite values.")
 
 

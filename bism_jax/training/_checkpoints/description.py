@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import PyTree
 
-from bism_jax._tracing.jaxprs import aval_of, bodies
+from bism_jax._tracing.jax_internals import ClosedJaxpr, Jaxpr, Literal, aval_of, host_function, is_traced
+from bism_jax._tracing.jaxprs import bodies
 
 # The parts that decide. The others, which name what a difference comes from, may differ where these agree: a
 # function that was renamed, or a list that a closure fills, changes no number.
@@ -256,7 +256,7 @@ def _closed_over(function: Any) -> dict[str, Any]:
 
 
 def _describe_array(value: Any) -> Any:
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return type(value).__name__
     if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         value = jax.random.key_data(value)
@@ -310,7 +310,7 @@ def _params(params: Mapping[str, Any]) -> str:
 
 def _param(name: str, value: Any) -> str:
     if name == "callback":  # what runs on the host is not traced
-        return json.dumps(_describe(getattr(value, "callback_func", value), ()), sort_keys=True)
+        return json.dumps(_describe(host_function(value), ()), sort_keys=True)
     if isinstance(value, (ClosedJaxpr, Jaxpr)):
         return "body"
     if isinstance(value, (tuple, list, set, frozenset)):
