@@ -21,7 +21,7 @@ import numpy as np
 import tyro
 
 from benchmarks.resident_memory import peak_mib
-from bism_jax import MDSM, BiSM, Fisher, Optimizers, StopGradient, Unrolled, checks
+from bism_jax import MDSM, BiSM, Fisher, Optimizers, Unrolled, checks
 from bism_jax.methods import paper_adam
 from bism_jax.models import ConvGaussianPosterior, ResidualEnergy
 from bism_jax.training import count_flops, release_freed_memory
@@ -83,7 +83,7 @@ def bound_algorithm(num_steps: int, options: Options) -> Algorithm:
         MDSM(),
         Fisher(),
         lower_steps=5,
-        hypergradient=Unrolled(num_steps) if num_steps else StopGradient(0),
+        hypergradient=Unrolled(num_steps),
         noise=options.noise,
         keep_unrolled=False,
         optimizers=Optimizers(paper_adam(1e-4), paper_adam(1e-4)),

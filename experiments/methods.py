@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bism_jax import DSM, SSM, BiSM, Optimizers, ScoreMatching, StopGradient, Unrolled, checks
+from bism_jax import DSM, SSM, BiSM, Optimizers, ScoreMatching, Unrolled, checks
 from bism_jax.methods import paper_adam
 from bism_jax.objectives import Objective
 
@@ -55,7 +55,7 @@ class MethodConfig:
         return BiSM(
             objective,
             lower_steps=self.lower_steps,
-            hypergradient=Unrolled(self.num_steps) if self.num_steps else StopGradient(0),
+            hypergradient=Unrolled(self.num_steps),
             optimizers=Optimizers(paper_adam(self.learning_rate), paper_adam(self.learning_rate)),
             noise=self.noise,
             keep_unrolled=self.keep_unrolled,

@@ -196,6 +196,11 @@ def test_no_step_leaves_phi_and_its_derivative(x64):
         solve = lambda p: strategy.solve(problem, p, theta).phi["a"].sum()  # noqa: B023
         np.testing.assert_array_equal(jax.grad(solve)(phi)["a"], slope)
         assert strategy.solve(problem, phi, theta).losses.shape == (0,)
+        by_theta = jax.grad(lambda t: higher(strategy.solve(problem, phi, t).phi, t))(theta)  # noqa: B023
+        for found, expected in zip(
+            *map(jax.tree.leaves, (by_theta, jax.grad(higher, 1)(phi, theta))), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_optimizer_state_carries_over(x64):

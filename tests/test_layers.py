@@ -1,4 +1,4 @@
-"""Imports go down only, as the table of docs/design.md says, and heavy libraries stay in their rooms."""
+"""Imports go down only, as docs/design.md says; heavy libraries, backends and the inside of JAX have one room."""
 
 import ast
 import re
@@ -29,6 +29,12 @@ OWNERS = {
     "orbax": ("training",),
     "matplotlib": ("plotting",),
 }
+# What a release of JAX may move, and the one module that may name it.
+JAX_INTERNALS = re.compile(
+    r"jax\.(core|extend|interpreters|_src)\b|_src/|default_registry|jax\.config\.(jax_|values)"
+    r"|\beqn\.(ctx|source_info|params\[|params\.get)|\bprimitive\.(bind|get_bind_params)|\.aval\b"
+)
+INTERNALS_MODULE = "_tracing/jax_internals.py"
 
 
 def modules():
@@ -77,6 +83,15 @@ def test_one_room_asks_which_backend_it_is(path):
     }
     is_asking = bool(asked & {"default_backend", "platform", "device_kind"})
     assert is_asking == (room(path) == "_backend"), f"{path.name}: ask bism_jax._backend instead"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_the_inside_of_jax_is_named_in_one_module(path):
+    found = JAX_INTERNALS.search(path.read_text().replace("optax._src", ""))
+    if str(path.relative_to(PACKAGE)) == INTERNALS_MODULE:
+        assert found
+    else:
+        assert not found, f"{path.name} names {found[0]}; take it from bism_jax/{INTERNALS_MODULE}"
 
 
 def test_every_room_has_a_layer():

@@ -170,6 +170,9 @@ def test_a_loop_of_unknown_length_is_refused():
 
 
 OWN = {
+    "by a root in a loop": lambda g: jax.lax.fori_loop(
+        0, 2, lambda _, x: x - 0.1 * g * jnp.sqrt(jnp.sum(g**2)), -0.1 * g
+    ),
     "by an angle": lambda g: -0.1 * jnp.arctan2(g, jnp.abs(g)),
     "by a singular value": lambda g: (
         -0.1 * jnp.linalg.svd(jnp.outer(g, g))[0] @ g.ravel() if g.ndim == 1 else -g

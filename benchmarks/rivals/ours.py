@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.hypergradients import bilevel_problem, theta_gradient
 from benchmarks.rivals.task import LEARNING_RATE, IterationNoise, StepNoise, Task
-from bism_jax import BiSM, Optimizers, StopGradient, Unrolled
+from bism_jax import BiSM, Optimizers, Unrolled
 from bism_jax.methods import BiSMNoise, LevelNoise, paper_adam
 from bism_jax.objectives import MultiscaleNoise
 
@@ -22,12 +22,11 @@ class BismJax:
         self.name = f"bism_jax, {noise} noise"
         self._task = task
         adam = paper_adam(LEARNING_RATE)
-        strategy = Unrolled(task.num_steps) if task.num_steps else StopGradient(0)
         self._method = BiSM(
             task.objective,
             task.divergence,
             task.lower_steps,
-            strategy,
+            Unrolled(task.num_steps),
             Optimizers(adam, adam),
             noise,
             keep_unrolled=False,

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from bism_jax._contract import Model, draw_latent_noise, factor, is_factored, latent_log_prob, sample_latents
 from bism_jax._tracing.compilation import call_compiled
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax._tracing.jaxprs import has_gradient, is_inexact
 from bism_jax.errors import ModelError
 from bism_jax.typing import Params
@@ -127,14 +128,14 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
         )
     if not has_gradient(energy.apply, 1, theta, *args):
         raise ModelError(f"{name} has no gradient with respect to v, so it has no score to match.")
-    if not _is_traced(theta, args):  # under a transformation there are no values to look at
+    if not is_traced(theta, args):  # under a transformation there are no values to look at
         probe = functools.partial(_probe_rows, energy.apply)
         _check_rows(name, *jax.device_get(_call(name, call_compiled, probe, theta, *args)))
 
 
 def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
     """`features` and `head`, where the energy has both, must give the energy itself."""
-    if not is_factored(energy) or _is_traced(theta, v, h):
+    if not is_factored(energy) or is_traced(theta, v, h):
         return
     name = f"energy_fn={energy.name}"
 
@@ -193,7 +194,7 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
 
     values = _trace(name, log_prob, batch, shape)
     _check_row_values(name, "one log_prob a row", values, batch_size)
-    if _is_traced(phi, batch):
+    if is_traced(phi, batch):
         return sample(phi, batch).h
 
     def draw_and_probe(phi: Params, v: Array) -> tuple[Any, ...]:
@@ -299,10 +300,6 @@ def _check_noise(name: str, h: np.ndarray, other: np.ndarray) -> None:
             f"{name} draws the same noise for every row of a batch; draw it for the whole batch, shape "
             "[*sample_shape, B, *latent]."
         )
-
-
-def _is_traced(*trees: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def _probe(array: Array) -> Array:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
-from jax.extend.core import jaxpr_as_fun
 
 from bism_jax._backend import one_time_options
+from bism_jax._tracing.jax_internals import is_traced, jaxpr_as_fun, jit_is_disabled, settings
 from bism_jax._tracing.jaxpr_key import jaxpr_key
 from bism_jax._tracing.jaxprs import is_within_jit
 
@@ -32,7 +32,7 @@ def compiled_once(key: Hashable, compile_program: Callable[[], Any]) -> Any:
     """
     if key is None:
         return compile_program()
-    key = (key, _settings())
+    key = (key, settings())
     with _lock:
         if key in _programs:
             _programs.move_to_end(key)
@@ -72,9 +72,7 @@ def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 def _is_plain(leaves: list[Any]) -> bool:
     """Whether a program can be called: neither within a transformation nor where JAX is told to use none."""
-    is_disabled: bool = jax.config.jax_disable_jit  # type: ignore[attr-defined]
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    return not (is_disabled or is_traced or is_within_jit())
+    return not (jit_is_disabled() or is_traced(leaves) or is_within_jit())
 
 
 def _program(
@@ -95,8 +93,3 @@ def clear_programs() -> None:
     """Frees the programs that are kept for the next call in this process."""
     with _lock:
         _programs.clear()
-
-
-def _settings() -> tuple[tuple[str, str], ...]:
-    """JAX's configuration, of this thread: precision, debugging and more change what is compiled."""
-    return tuple((name, repr(getattr(jax.config, name, None))) for name in sorted(jax.config.values))

@@ -8,21 +8,22 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from bism_jax._tracing.jaxprs import aval_of, bodies
+from bism_jax._tracing.jax_internals import (
+    DERIVATIVE_RULES,
+    ClosedJaxpr,
+    Jaxpr,
+    Literal,
+    aval_of,
+    context_of,
+    host_function,
+)
+from bism_jax._tracing.jaxprs import bodies
 
 # 128 programs are kept at the most, so half a gigabyte of constants.
 _MAX_CONSTANT_BYTES = 2**22
 # Whose values are equal where they mean the same; two objects of a user's may be equal and act otherwise.
 _TRUSTED = frozenset({"builtins", "jax", "jaxlib", "ml_dtypes", "numpy"})
-
-# How to differentiate what is traced: made anew by each trace, and dropped when a program is compiled.
-_DERIVATIVE_RULES = {
-    "custom_jvp_call": {"jvp_jaxpr_fun", "jvp_jaxpr_thunk"},
-    "custom_vjp_call": {"fwd_jaxpr_thunk", "bwd", "out_trees"},
-    "custom_vjp_call_jaxpr": {"fwd_jaxpr_thunk", "bwd", "out_trees"},
-}
 
 
 class _Identity(NamedTuple):
@@ -76,7 +77,7 @@ def _of_jaxpr(jaxpr: Jaxpr, consts: Any, known: dict[int, Hashable]) -> Hashable
     equations = tuple(
         (
             eqn.primitive,
-            eqn.ctx,
+            context_of(eqn),
             _of_params(eqn.primitive.name, eqn.params, known),
             tuple(map(operand, eqn.invars)),
             tuple((number(var), aval_of(var)) for var in eqn.outvars),
@@ -88,7 +89,7 @@ def _of_jaxpr(jaxpr: Jaxpr, consts: Any, known: dict[int, Hashable]) -> Hashable
 
 
 def _of_params(primitive: str, params: Mapping[str, Any], known: dict[int, Hashable]) -> Hashable:
-    dropped: set[str] = _DERIVATIVE_RULES.get(primitive, set())
+    dropped: set[str] = DERIVATIVE_RULES.get(primitive, set())
     return tuple(
         (name, _of_callback(value) if name == "callback" else _of_value(value, known))
         for name, value in sorted(params.items())
@@ -98,7 +99,7 @@ def _of_params(primitive: str, params: Mapping[str, Any], known: dict[int, Hasha
 
 def _of_callback(value: Any) -> Hashable:
     """A function on the host, which runs when the program does."""
-    function = getattr(value, "callback_func", value)
+    function = host_function(value)
     return _Identity(id(function), function), getattr(value, "in_tree", None)
 
 

@@ -8,27 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-# Calls whose body takes and returns exactly the operands of the equation, once each.
-PLAIN_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"})
+from bism_jax._tracing.jax_internals import PLAIN_CALLS, ClosedJaxpr, Jaxpr, JaxprEqn, Literal, is_traced
+
 _TRANSPARENT_CALLS = PLAIN_CALLS | {"custom_jvp_call"}
 
 
 def is_within_jit() -> bool:
     """Whether the caller is being traced, where whatever reaches a device is traced too."""
     with jax.transfer_guard("allow"):
-        return isinstance(jax.device_put(np.float32(0)), jax.core.Tracer)
+        return is_traced(jax.device_put(np.float32(0)))
 
 
 def is_inexact(leaf: Any) -> bool:
     """Whether a leaf has a real or complex floating dtype, so that it can carry a gradient."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def aval_of(atom: Any) -> Any:
-    """The shape and dtype of a variable or a literal, whose type JAX declares without them."""
-    return atom.aval
 
 
 def bodies(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, list[Any]]]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from bism_jax._precision import as_working, is_floating_dtype
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.checks._messages import shown
 
 
@@ -143,9 +144,7 @@ def is_finite(array: Any) -> np.ndarray:
 
 def is_known(array: Any) -> bool:
     """Whether the values of an array can be looked at here: it is not traced, nor spread over hosts."""
-    if isinstance(array, jax.core.Tracer):
-        return False
-    return not isinstance(array, jax.Array) or array.is_fully_addressable
+    return not is_traced(array) and (not isinstance(array, jax.Array) or array.is_fully_addressable)
 
 
 def _from_sequence(name: str, value: Any, expected: str) -> np.ndarray:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, Float, PyTree
 
 from bism_jax import checks
+from bism_jax._tracing.jax_internals import ClosedJaxpr, Jaxpr, eval_jaxpr, is_traced
 from bism_jax._tracing.jaxprs import dependent_equations, is_used
 from bism_jax.hypergradient._problem import LossFn
 
@@ -41,7 +41,7 @@ def hoist_closure(
     if axis_name is None:
         _check_communication(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
     # Each tracer in one place only: what `hoisted` held of them would outlive their trace.
-    traced = {index: value for index, value in enumerate(jaxpr.consts) if isinstance(value, jax.core.Tracer)}
+    traced = {index: value for index, value in enumerate(jaxpr.consts) if is_traced(value)}
     constants = [None if index in traced else value for index, value in enumerate(jaxpr.consts)]
     leaves = jax.tree.leaves(theta)
     num_leaves, body = len(leaves), jaxpr.jaxpr
@@ -53,7 +53,7 @@ def hoist_closure(
         theta_leaves = [used.get(index) for index in range(num_leaves)]
         args = (*jax.tree.leaves(phi), *theta_leaves, *jax.tree.leaves(input_k))
         values = [traced.get(index, value) for index, value in enumerate(constants)]
-        return jax.core.eval_jaxpr(body, values, *args)[0]
+        return eval_jaxpr(body, values, *args)[0]
 
     return hoisted, (used, traced)
 

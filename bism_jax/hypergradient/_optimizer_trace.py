@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
 from bism_jax._jax_switches import standard_promotion
-from bism_jax._tracing.jaxprs import PLAIN_CALLS, aval_of, bodies, dependent_equations
+from bism_jax._tracing.jax_internals import PLAIN_CALLS, Jaxpr, JaxprEqn, Literal, aval_of
+from bism_jax._tracing.jaxprs import bodies, dependent_equations
 
 # What may have been added to a leaf of the state, by whichever branch; None where it is something else.
 Increments = frozenset[int] | None

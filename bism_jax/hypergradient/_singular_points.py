@@ -9,11 +9,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import PyTree
 
 from bism_jax._jax_switches import with_transfers
-from bism_jax._tracing.jaxprs import PLAIN_CALLS, aval_of, bodies, dependent_equations, is_inexact
+from bism_jax._tracing.jax_internals import (
+    PLAIN_CALLS,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    aval_of,
+    bind,
+    exponent_of,
+    is_traced,
+    scan_of,
+)
+from bism_jax._tracing.jaxprs import bodies, dependent_equations, is_inexact
 from bism_jax.hypergradient._inexact import join_inexact, split_inexact
 from bism_jax.hypergradient._optimizer_trace import UpdateTrace, names_of_states, trace_update
 from bism_jax.hypergradient._update_facts import (
@@ -110,7 +120,7 @@ def make_differentiable(
 def _names_on_the_way(trace: UpdateTrace) -> set[str]:
     """The primitives that depend on a number of the update's."""
     names: set[str] = set()
-    marks = [is_inexact(var.aval) for var in trace.jaxpr.invars]
+    marks = [is_inexact(aval_of(var)) for var in trace.jaxpr.invars]
     dependent_equations(trace.jaxpr, marks, lambda eqn: names.add(eqn.primitive.name))
     return names
 
@@ -142,8 +152,7 @@ def _check_at_zero(optimizer: optax.GradientTransformation, state: PyTree, param
         ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
         slopes = jax.tree.leaves(jax.jit(slope)(ones))
         # A tracer comes from what the update closes over.
-        is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in slopes)
-        if is_traced or all(bool(jnp.isfinite(leaf).all()) for leaf in slopes):
+        if is_traced(slopes) or all(bool(jnp.isfinite(leaf).all()) for leaf in slopes):
             return
     raise ValueError(
         f"optimizer (of {names_of_states(state)}) has no finite derivative at a gradient of "
@@ -198,9 +207,8 @@ class _Evaluation:
         if _is_singular(eqn, facts):
             self.num_guarded += 1
             return [_Known(_guard(eqn, values), fact_of_result(eqn, facts, is_singular=True))]
-        results = eqn.primitive.bind(*values, **eqn.primitive.get_bind_params(eqn.params))
         fact = fact_of_result(eqn, facts, is_singular=False)
-        return [_Known(result, fact) for result in (results if eqn.primitive.multiple_results else [results])]
+        return [_Known(result, fact) for result in bind(eqn, values)]
 
     def _values(self, jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
         return [result.value for result in self._evaluate(jaxpr, consts, list(map(_Known, args)))]
@@ -213,9 +221,8 @@ class _Evaluation:
         return jax.lax.switch(operands[0], branches, *operands[1:])
 
     def _scan(self, eqn: JaxprEqn, operands: list[Any]) -> Sequence[Any]:
-        params = eqn.params
-        num_carry = params["num_carry"]
-        ends = params["num_consts"], params["num_consts"] + num_carry
+        length, reverse, unroll, num_consts, num_carry = scan_of(eqn)
+        ends = num_consts, num_consts + num_carry
         constants, carry, slices = operands[: ends[0]], operands[ends[0] : ends[1]], operands[ends[1] :]
         jaxpr, consts = next(bodies(eqn))
 
@@ -223,9 +230,7 @@ class _Evaluation:
             results = self._values(jaxpr, consts, [*constants, *carry, *slices])
             return results[:num_carry], results[num_carry:]
 
-        carry, stacked = jax.lax.scan(
-            body, carry, slices, params["length"], params["reverse"], params["unroll"]
-        )
+        carry, stacked = jax.lax.scan(body, carry, slices, length, reverse, unroll)
         return [*carry, *stacked]
 
 
@@ -244,7 +249,7 @@ def _is_singular(eqn: JaxprEqn, facts: Sequence[Fact]) -> bool:
         return False
     if name == "mul":
         return not all(fact.is_finite for fact in facts)
-    if name == "integer_pow" and eqn.params["y"] > 0:
+    if name == "integer_pow" and exponent_of(eqn) > 0:
         return False
     if name == "atan2":
         return not any(fact.kind in ("positive", "nonzero") for fact in facts)
@@ -262,5 +267,5 @@ def _guard(eqn: JaxprEqn, operands: list[Any]) -> Any:
     """
     is_singular = _SINGULAR[eqn.primitive.name](*operands)
     moved = [jnp.where(is_singular, jnp.ones_like(operand), operand) for operand in operands]
-    constant = jax.lax.stop_gradient(eqn.primitive.bind(*operands, **eqn.params))
-    return jnp.where(is_singular, constant, eqn.primitive.bind(*moved, **eqn.params))
+    constant = jax.lax.stop_gradient(bind(eqn, operands)[0])
+    return jnp.where(is_singular, constant, bind(eqn, moved)[0])

@@ -17,12 +17,20 @@ from types import FunctionType, MethodType
 from typing import Any
 
 import jax
-from jax.extend.core import JaxprEqn, Primitive
-from jax.interpreters import ad
 
+from bism_jax._tracing.jax_internals import (
+    EXACT_SOLVES,
+    MACHINERY,
+    SOLVES,
+    JaxprEqn,
+    Primitive,
+    frames_of,
+    is_in_jax,
+    jvp_rule,
+    registered_jvp,
+    wrapped_parts,
+)
 from bism_jax._tracing.jaxprs import dependent_equations, is_inexact
-
-_JAX_ROOT = Path(jax.__file__).parent
 
 # Elementwise. Steps and roundings have the derivative 0 that they have almost everywhere.
 _ELEMENTWISE = """
@@ -71,21 +79,6 @@ _BODIES = frozenset(
     "checkpoint closed_call composite cond core_call eval_jaxpr jit pjit remat2 remat_opt scan while".split()  # noqa: SIM905
 )
 _NO_OUTPUT = frozenset({"debug_callback", "debug_print"})
-# Exact solves by a factorisation; `custom_linear_solve` from anywhere else may be iterative, and so inexact.
-_EXACT_SOLVES = ("_src/lax/linalg.py", "_src/numpy/linalg.py", "_src/scipy/linalg.py")
-_SOLVES = "_src/lax/control_flow/solves.py"
-_MACHINERY = (
-    "_src/interpreters/",
-    "_src/api",
-    "_src/core.py",
-    "_src/linear_util.py",
-    "_src/pjit.py",
-    _SOLVES,
-    "_src/traceback_util.py",
-    "_src/tree_util.py",
-    "_src/util.py",
-    "_src/custom_batching.py",
-)
 
 
 def find_untrusted_rule(fn: Callable[..., Any], *args: Any, trusted: Sequence[Any] = ()) -> str | None:
@@ -134,9 +127,9 @@ def _is_trusted(eqn: JaxprEqn) -> bool:
     if name in _BODIES or name in _NO_OUTPUT:
         return True
     if name == "custom_jvp_call":
-        rule = eqn.params.get("jvp_jaxpr_fun")
+        rule = jvp_rule(eqn)
         # The derivative of `custom_root` is only as exact as the solve that its user gives.
-        return _is_defined_in_jax(rule) and not any(_is_in(fn, _SOLVES) for fn in _functions(rule))
+        return _is_defined_in_jax(rule) and not any(_is_in(fn, SOLVES) for fn in _functions(rule))
     if name == "custom_linear_solve":
         return _is_exact_solve(eqn)
     return name in _TRUE_DERIVATIVES and _has_rule_of_jax(eqn.primitive)
@@ -145,17 +138,17 @@ def _is_trusted(eqn: JaxprEqn) -> bool:
 @functools.cache
 def _has_rule_of_jax(primitive: Primitive) -> bool:
     """Whether nobody else registered the primitive, or another derivative for it."""
-    rule = ad.primitive_jvps.get(primitive)
+    rule = registered_jvp(primitive)
     return type(primitive).__module__.startswith("jax") and (rule is None or _is_defined_in_jax(rule))
 
 
 def _is_exact_solve(eqn: JaxprEqn) -> bool:
     """Whether a factorisation of JAX called `custom_linear_solve`; what transforms it stands in between."""
-    files = [frame.file_name for frame in _frames(eqn)]
-    inside = [index for index, file in enumerate(files) if file.endswith(_SOLVES)]
+    files = [frame.file_name for frame in frames_of(eqn)]
+    inside = [index for index, file in enumerate(files) if file.endswith(SOLVES)]
     callers = files[inside[0] + 1 :] if inside else []
-    return next((file for file in callers if not any(part in file for part in _MACHINERY)), "").endswith(
-        _EXACT_SOLVES
+    return next((file for file in callers if not any(part in file for part in MACHINERY)), "").endswith(
+        EXACT_SOLVES
     )
 
 
@@ -170,7 +163,9 @@ def _vouches(trusted: Any, eqn: JaxprEqn) -> bool:
     if code is None:
         return False
     name = code.co_qualname
-    return any(frame.file_name == code.co_filename and frame.function_name == name for frame in _frames(eqn))
+    return any(
+        frame.file_name == code.co_filename and frame.function_name == name for frame in frames_of(eqn)
+    )
 
 
 def _rules_of(trusted: Any) -> list[Any]:
@@ -187,7 +182,7 @@ def _is_defined_in_jax(rule: Any) -> bool:
 
 
 def _is_inside_jax(fn: Any) -> bool:
-    return isinstance(fn, FunctionType) and Path(fn.__code__.co_filename).is_relative_to(_JAX_ROOT)
+    return isinstance(fn, FunctionType) and is_in_jax(fn.__code__.co_filename)
 
 
 def _is_in(fn: Any, file_name: str) -> bool:
@@ -220,8 +215,8 @@ def _reachable_functions(value: Any, seen: set[int]) -> Iterator[Any]:
         value, "__enter__"
     ):  # JAX's decorators that only set options
         return
-    elif hasattr(value, "transforms") and hasattr(value, "f"):  # JAX's wrapped, transformed function
-        parts = (value.f, value.transforms)
+    elif wrapped_parts(value):
+        parts = wrapped_parts(value)
     elif hasattr(value, "__wrapped__"):
         parts = (value.__wrapped__,)
     elif callable(value) and not isinstance(value, type):
@@ -237,13 +232,8 @@ def _cell_contents(cell: Any) -> Any:
         return None
 
 
-def _frames(eqn: JaxprEqn) -> list[Any]:
-    traceback = eqn.source_info.traceback
-    return list(traceback.frames) if traceback is not None else []
-
-
 def _user_location(eqn: JaxprEqn) -> str:
-    for frame in _frames(eqn):
-        if not Path(frame.file_name).is_relative_to(_JAX_ROOT):
+    for frame in frames_of(eqn):
+        if not is_in_jax(frame.file_name):
             return f"{Path(frame.file_name).name}:{frame.line_num}"
     return "an unknown place"

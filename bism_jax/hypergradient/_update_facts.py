@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jax.extend.core import JaxprEqn
 
-from bism_jax._tracing.jaxprs import aval_of
+from bism_jax._tracing.jax_internals import JaxprEqn, aval_of, exponent_of
 
 Kind = Literal["zero", "positive", "nonzero", "unknown"]
 
@@ -106,13 +105,13 @@ def _value(eqn: JaxprEqn, operands: Sequence[Fact]) -> Any:
         return values[0]
     with np.errstate(all="ignore"):
         if name == "integer_pow":
-            return np.power(np.asarray(values[0], float), eqn.params["y"])
+            return np.power(np.asarray(values[0], float), exponent_of(eqn))
         return _ON_SCALARS[name](*values) if name in _ON_SCALARS else None
 
 
 def _kind(eqn: JaxprEqn, name: str, kinds: Sequence[Kind]) -> Kind:
     first = kinds[0] if kinds else "unknown"
-    if name in _KIND_OF_OPERAND or (name == "integer_pow" and eqn.params["y"] % 2):
+    if name in _KIND_OF_OPERAND or (name == "integer_pow" and exponent_of(eqn) % 2):
         return first
     if name in _POSITIVE_OF_NONZERO or name == "integer_pow":
         return "positive" if first == "nonzero" else first

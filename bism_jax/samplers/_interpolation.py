@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.checks import as_numbers, finite_rows, not_empty
 
 _SMALLEST_ANGLE = 1e-4  # in radians; below it the two ways are one in float32
@@ -69,7 +69,7 @@ def _spherical_weights(start: Array, stop: Array, t: Array) -> tuple[Array, Arra
     angle = 2 * jnp.arctan2(
         jnp.linalg.norm(first - second, axis=-1), jnp.linalg.norm(first + second, axis=-1)
     )
-    if not isinstance(angle, jax.core.Tracer):
+    if not is_traced(angle):
         _check_way(norms, angle)
     angle = jnp.maximum(angle, _SMALLEST_ANGLE)[..., None, None]
     return jnp.sin((1 - t) * angle) / jnp.sin(angle), jnp.sin(t * angle) / jnp.sin(angle)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Key
 
 from bism_jax import checks
 from bism_jax._paths import as_path
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.methods import BiSM
 from bism_jax.training._checkpoints import folder_lock
@@ -212,7 +213,7 @@ def _check_untraced(*arguments: Any) -> None:
     leaves = jax.tree.leaves(
         arguments, is_leaf=lambda leaf: hasattr(leaf, "__next__")
     )  # no iterator is a tree
-    if is_within_jit() or any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+    if is_within_jit() or is_traced(leaves):
         raise TypeError(
             "fit is called inside jax.jit, vmap or grad, where data, init_params and rng_key have no values; "
             "call it outside, or bind a method and trace its own step: "

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
 from bism_jax._precision import as_working
-from bism_jax._tracing.flops import count_flops
 from bism_jax.hypergradient import Implicit, StopGradient, Strategy, Truncated, Unrolled
 from bism_jax.methods import BiSM
+from bism_jax.training._flops import count_flops
 from bism_jax.typing import Method, Params, StepFn
 
 _MAX_NUM_STEPS = 100_000

@@ -67,7 +67,7 @@ def make_method(config: ImageConfig) -> Any:
     training = config.training
     objective = MDSM(training.min_std, training.max_std, spacing=training.spacing)
     divergence = Fisher() if training.divergence == "fisher" else KL()
-    unrolled = Unrolled(training.num_steps) if training.num_steps else StopGradient(0)
+    unrolled = Unrolled(training.num_steps)
     optimizers = Optimizers(_optimizer(config), _optimizer(config))
     if training.name == "mdsm":
         return ScoreMatching(objective, optimizers.theta)

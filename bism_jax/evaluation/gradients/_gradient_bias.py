@@ -190,8 +190,7 @@ class _Comparison:
         higher = self._draw_noise(higher_key, phi, v, ())
         starts = self._starts(theta, phi, first)
         columns = [
-            self._hypergradients(Unrolled(n) if n else StopGradient(0), theta, starts, v, unrolled, higher)
-            for n in self.num_steps
+            self._hypergradients(Unrolled(n), theta, starts, v, unrolled, higher) for n in self.num_steps
         ]
 
         def exact_loss(theta: Params) -> Float[Array, ""]:

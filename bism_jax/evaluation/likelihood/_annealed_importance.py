@@ -15,6 +15,7 @@ from bism_jax import checks
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.evaluation._model_functions import require
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params
@@ -116,7 +117,7 @@ def annealed_importance_sampling(
     result = compiled(functools.partial(_both_runs, energy_fn, num_particles, num_temperatures))(
         theta, rng_key
     )
-    if not isinstance(result.log_partition, jax.core.Tracer):
+    if not is_traced(result):
         _warn(result, num_particles, num_temperatures)
     return result
 

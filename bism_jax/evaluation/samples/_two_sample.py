@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from bism_jax._jax_switches import with_transfers
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.checks import as_numbers, not_empty, positive_scalar
 from bism_jax.evaluation.samples._squared_distances import squared_distances
 
@@ -140,7 +141,7 @@ def _checked(caller: str, x: Sample, y: Sample) -> tuple[Array, Array]:
 
 
 def _as_real(name: str, sample: Sample) -> Array:
-    if not isinstance(sample, jax.core.Tracer):
+    if not is_traced(sample):
         values = np.asarray(sample, np.float64)
         largest = np.abs(np.where(np.isfinite(values), values, 0.0)).max(initial=0.0)
         limit = float(np.sqrt(jnp.finfo(jnp.promote_types(jnp.result_type(sample), jnp.float32)).max) / 100)

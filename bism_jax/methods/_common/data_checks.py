@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.objectives import DSM, MDSM, SM, SSM, Objective
 
 _MAX_VALUES = 2**18  # that are looked at, of so many rows at least
@@ -32,7 +32,7 @@ def check_batch(objective: Objective, batch: Float[Array, "batch *visible"]) -> 
     if isinstance(objective, MDSM):
         _check_levels(objective, batch.shape[0])
     reach = _noise_reach(objective)
-    if reach is not None and not isinstance(batch, jax.core.Tracer):
+    if reach is not None and not is_traced(batch):
         _warn_of_separate_values(objective, reach, np.asarray(batch))
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import JaxprEqn, Literal
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from bism_jax._contract import Model, draw_latent_noise, sample_latents
 from bism_jax._tracing.compilation import call_compiled
+from bism_jax._tracing.jax_internals import JaxprEqn, Literal, is_traced
 from bism_jax._tracing.jaxprs import dependent_equations, has_gradient
 from bism_jax.objectives import Divergence, Fisher, Objective
 from bism_jax.typing import Params
@@ -44,7 +44,7 @@ def check_lower_density(
     Warns:
         UserWarning: where grad_h log q jumps.
     """
-    if not isinstance(divergence, Fisher) or _is_traced(phi, batch):
+    if not isinstance(divergence, Fisher) or is_traced(phi, batch):
         return
     probe = _Probe(posterior, phi, np.asarray(batch)[:_ROWS])
     name = f"divergence={divergence!r} with posterior_fn={posterior.name}"
@@ -71,7 +71,7 @@ def check_higher_density(
     Warns:
         UserWarning: where it jumps.
     """
-    if _is_traced(phi, batch):
+    if is_traced(phi, batch):
         return
     probe = _Probe(posterior, phi, np.asarray(batch)[:_ROWS])
     if probe.jumps(probe.visible_score):
@@ -215,7 +215,7 @@ def _check_concrete(name: str, distribution: Any) -> None:
         distribution = distribution.base_dist
     if isinstance(distribution, RelaxedBernoulli) and distribution.density == "concrete":
         temperature = distribution.temperature
-        if isinstance(temperature, jax.core.Tracer) or not np.all(np.asarray(temperature) > 2):
+        if is_traced(temperature) or not np.all(np.asarray(temperature) > 2):
             raise ValueError(
                 f"{name}: at the edges the Concrete density goes as h^(temperature - 1), so |grad_h log q|^2 "
                 "has an infinite mean at temperatures up to 2, and h rounds to 0 and 1, where it is NaN. "
@@ -247,7 +247,3 @@ def _tail_index(squares: Float[np.ndarray, "draws ..."]) -> float:
     tail = np.maximum(scaled[-count - 1 :], np.finfo(float).tiny)
     spread = np.log(tail[1:] / tail[0]).mean()
     return float("inf") if spread == 0 else float(1 / spread)
-
-
-def _is_traced(*trees: PyTree) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtyping import Array, Int, PyTree
 
 from bism_jax import checks
 from bism_jax._jax_switches import standard_promotion
-from bism_jax._tracing.jaxprs import PLAIN_CALLS, dependent_equations, is_inexact, sub_jaxprs
+from bism_jax._tracing.jax_internals import PLAIN_CALLS, Jaxpr, JaxprEqn, Literal, aval_of, children_of
+from bism_jax._tracing.jaxprs import dependent_equations, is_inexact, sub_jaxprs
 from bism_jax.hypergradient._optimizer_trace import Increments, UpdateTrace, is_count, trace_update
 
 # Where optax keeps the transformations whose counters beside accumulators are known to be the algorithm's
@@ -143,10 +143,9 @@ def _owned_leaves(state: PyTree) -> list[_OwnedLeaf]:
         if jax.tree_util.all_leaves([node]):
             yield node, owner, marked
             return
-        children, _ = jax.tree_util.default_registry.flatten_one_level(node)
         is_named = hasattr(node, "_fields") or hasattr(node, "__dataclass_fields__")
         marked = marked or isinstance(node, UpdateCountState)
-        for child in children:
+        for child in children_of(node):
             if child is not None:
                 yield from walk(child, node if is_named else owner, marked)
 
@@ -164,7 +163,7 @@ def _is_schedule(
         return False
     is_counter = leaf.value.shape == () and is_count(increments)
     accumulates = any(
-        driven[sibling] and is_inexact(trace.state_out[sibling].aval) for sibling in leaf.siblings
+        driven[sibling] and is_inexact(aval_of(trace.state_out[sibling])) for sibling in leaf.siblings
     )
     stands_alone = leaf.owner is not None and not accumulates
     if type(leaf.owner).__module__.startswith(_KNOWN_MODULES):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.typing import Posterior
 
@@ -84,7 +85,7 @@ def check_noise(distribution: Any, batch: Float[Array, "batch *visible"]) -> Non
 def _check_covers(noise: Any, batch: Float[Array, "batch *visible"]) -> None:
     """Raises ValueError where data lies off the support, on which its density is taken by numpyro for any."""
     support = getattr(noise, "support", None)
-    if not callable(support) or isinstance(batch, jax.core.Tracer):
+    if not callable(support) or is_traced(batch):
         return
     inside = np.asarray(support(batch)).reshape(len(batch), -1).all(axis=1)
     if not inside.all():

@@ -15,6 +15,7 @@ from flax.errors import FlaxError
 from jaxtyping import Array, Float
 
 from bism_jax import checks
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.typing import Params
 
 _COLOURS = (1, 3)
@@ -110,7 +111,7 @@ def check_shape(
 
 def check_range(name: str, images: Array | np.ndarray) -> None:
     """Raises ValueError unless the values of `images` lie in [0, 1]; inside a trace they are not known."""
-    if isinstance(images, jax.core.Tracer) or np.size(images) == 0:
+    if is_traced(images) or np.size(images) == 0:
         return
     values = np.asarray(images)
     if np.issubdtype(values.dtype, np.floating) and not (values.min() >= 0 and values.max() <= 1):

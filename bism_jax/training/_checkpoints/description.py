@@ -14,6 +14,7 @@ import optax
 from jaxtyping import PyTree
 
 from bism_jax._backend import backend_name
+from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.training._checkpoints.digests import array_parts, digest
 from bism_jax.training._loop.state import as_data
 
@@ -123,7 +124,7 @@ def _closed_over(function: Any) -> dict[str, Any]:
 
 def describe_array(value: Any) -> Any:
     """A number as it is; of an array its dtype, its shape and a checksum."""
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return type(value).__name__
     array = np.asarray(as_data(value))
     if array.ndim == 0:

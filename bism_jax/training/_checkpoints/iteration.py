@@ -9,9 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from bism_jax._tracing.jaxprs import aval_of, bodies
+from bism_jax._tracing.jax_internals import ClosedJaxpr, Jaxpr, Literal, aval_of
+from bism_jax._tracing.jaxprs import bodies
 from bism_jax.training._checkpoints.description import Description, describe, describe_array
 from bism_jax.training._checkpoints.digests import digest
 
@@ -64,7 +64,7 @@ def _params(params: Mapping[str, Any]) -> str:
 
 def _param(name: str, value: Any) -> str:
     if name == "callback":  # what runs on the host is not traced
-        return json.dumps(describe(getattr(value, "callback_func", value)), sort_keys=True)
+        return json.dumps(describe(host_function(value)), sort_keys=True)
     if isinstance(value, (ClosedJaxpr, Jaxpr)):
         return "body"
     if isinstance(value, (tuple, list, set, frozenset)):

@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, PyTree
 
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import compiled_once
+from bism_jax._tracing.jax_internals import ClosedJaxpr
 from bism_jax._tracing.jaxprs import contains_primitive
 from bism_jax.training._loop.devices import Layout
 from bism_jax.training._loop.state import LoopState

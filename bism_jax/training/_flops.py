@@ -7,10 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import Jaxpr, JaxprEqn
-from jax.interpreters.partial_eval import dce_jaxpr
 
 from bism_jax import checks
+from bism_jax._tracing.jax_internals import (
+    Jaxpr,
+    JaxprEqn,
+    aval_of,
+    contracted_axes,
+    convolution_of,
+    scan_of,
+    used_part,
+)
 from bism_jax._tracing.jaxprs import sub_jaxprs
 
 # These move or relabel numbers.
@@ -59,8 +66,7 @@ def count_flops(fn: Callable[..., Any], *args: Any, while_turns: int = 1) -> flo
     checks.function("fn", fn, "of arrays")
     checks.positive_int("while_turns", while_turns)
     jaxpr = checks.called("fn", jax.make_jaxpr(fn), *args).jaxpr
-    used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _of_jaxpr(used, while_turns)
+    return _of_jaxpr(used_part(jaxpr), while_turns)
 
 
 def _of_jaxpr(jaxpr: Jaxpr, while_turns: int) -> float:
@@ -73,23 +79,23 @@ def _of_equation(eqn: JaxprEqn, while_turns: int) -> float:
     if bodies:
         if name == "cond":
             return max(bodies)
-        turns = {"scan": eqn.params.get("length"), "while": while_turns}.get(name)
-        return sum(bodies) * (1 if turns is None else turns)
+        turns = scan_of(eqn).length if name == "scan" else while_turns if name == "while" else 1
+        return sum(bodies) * turns
     if name in _FREE:
         return 0
     size = max(map(_size, eqn.outvars), default=0)
     if name == "dot_general":
-        (contracted, _), _ = eqn.params["dimension_numbers"]
-        return 2 * size * math.prod(_shape(eqn.invars[0])[axis] for axis in contracted)
+        return 2 * size * math.prod(_shape(eqn.invars[0])[axis] for axis in contracted_axes(eqn))
     if name == "conv_general_dilated":
         kernel = _shape(eqn.invars[1])
-        products = 2 * size * math.prod(kernel) // kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return products // math.prod(eqn.params["lhs_dilation"])  # between whose rows are zeros
+        convolution = convolution_of(eqn)
+        products = 2 * size * math.prod(kernel) // kernel[convolution.output_axis]
+        return products // math.prod(convolution.input_dilation)  # between whose rows are zeros
     return max([size, *map(_size, eqn.invars)])
 
 
 def _shape(atom: Any) -> tuple[int, ...]:
-    return getattr(atom.aval, "shape", ())
+    return getattr(aval_of(atom), "shape", ())
 
 
 def _size(atom: Any) -> int:
