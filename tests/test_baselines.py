@@ -38,7 +38,7 @@ from bism_jax.methods import (
     UniformBinary,
     VaGESNoise,
 )
-from bism_jax.models import GRBM, GaussianPosterior, MLPDecoder, MLPEnergy
+from bism_jax.models import GRBM, GaussianPosterior, MLPDecoder, MLPEnergy, as_model
 from bism_jax.samplers import gibbs, langevin
 from tests.lower_levels import normal
 
@@ -487,7 +487,7 @@ def test_ksd_vanishes_at_the_data_distribution_and_not_elsewhere():
 
 def test_uniform_latents_are_the_free_energy_where_every_state_is_drawn_once():
     theta, v = grbm_theta(), normal(0, (5, 3))
-    model = UniformBinary(2, num_particles=4).bind_energy(GRBM(2))
+    model = UniformBinary(2, num_particles=4).bind_energy(as_model("energy_fn", GRBM(2)))
     states = jnp.broadcast_to(jnp.asarray(STATES)[:, None], (4, 5, 2))
     np.testing.assert_allclose(
         model.apply(theta, v, states), grbm_free_energy(theta, np.asarray(v)), rtol=1e-12

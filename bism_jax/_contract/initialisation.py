@@ -1,4 +1,4 @@
-"""Initial parameters of a model."""
+"""Initial parameters of a model, which is checked on them and a batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax._contract import Model, draw_latents
+from bism_jax._contract.model_checks import check_free_energy, check_joint_energy, check_latent_model
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax.errors import ModelError
@@ -23,10 +24,19 @@ def init_latent_model(
     """`init_params`, or what the modules initialise on a batch and a latent sample for it.
 
     Raises:
-        ModelError: where a plain function comes without `init_params`.
+        ModelError: where a plain function comes without `init_params`, or either model breaks its contract.
+        ValueError: where `init_params` is no pair of parameters.
     """
-    if init_params is not None:
-        return given_params(init_params)
+    theta, phi = (
+        _initialise(energy, posterior, rng_key, batch) if init_params is None else given_params(init_params)
+    )
+    check_latent_model(energy, posterior, theta, phi, batch)
+    return theta, phi
+
+
+def _initialise(
+    energy: Model, posterior: Model, rng_key: Key[Array, ""], batch: Array
+) -> tuple[Params, Params]:
     for model, argument in ((posterior, "posterior_fn"), (energy, "energy_fn")):
         if model.init is None:
             raise _missing(model, argument)
@@ -47,12 +57,13 @@ def init_free_energy(
     batch: Float[Array, "batch *visible"],
     init_params: tuple[Params, Params] | None,
 ) -> Params:
-    """Likewise for a model of which only the free energy is used."""
-    if init_params is not None:
-        return _given(init_params)[0]
-    if energy.init is None:
-        raise _missing(energy, "energy_fn")
-    return jax.tree.map(as_working, energy.init(rng_key, batch, method="free_energy"))
+    """Theta of `init_latent_model` for a model in the form of `marginal_model`; raises likewise."""
+    if init_params is not None or energy.init is None:
+        theta = given_theta(energy, init_params)
+    else:
+        theta = jax.tree.map(as_working, energy.init(rng_key, batch, method="free_energy"))
+    check_free_energy(energy, theta, batch)
+    return theta
 
 
 def init_joint_energy(
@@ -62,11 +73,21 @@ def init_joint_energy(
     h: Float[Array, "batch *latent"],
     init_params: tuple[Params, Params] | None,
 ) -> Params:
-    """Likewise for a model of which the energy of (v, h) is used, without a posterior."""
+    """Theta of `init_latent_model` for the energy of (v, h) without a posterior; raises likewise."""
     if init_params is not None:
-        return _given(init_params)[0]
-    origin = ", the latter of the shape that the method's latents have (latent_shape, num_hidden)"
-    return init_module(energy, "energy_fn", rng_key, batch, h, origin=origin)
+        theta = given_theta(energy, init_params)
+    else:
+        origin = ", the latter of the shape that the method's latents have (latent_shape, num_hidden)"
+        theta = init_module(energy, "energy_fn", rng_key, batch, h, origin=origin)
+    check_joint_energy(energy, theta, batch, h)
+    return theta
+
+
+def given_theta(energy: Model, init_params: tuple[Params, Params] | None) -> Params:
+    """The theta of a user, checked; raises ModelError where there is none."""
+    if init_params is None:
+        raise _missing(energy, "energy_fn")
+    return _given(init_params)[0]
 
 
 def given_params(init_params: tuple[Params, Params]) -> tuple[Params, Params]:

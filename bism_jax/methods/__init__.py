@@ -1,11 +1,11 @@
 """Training methods: frozen dataclasses of choices that bind to a model as `Algorithm(init, step)`."""
 
-from bism_jax._contract.capabilities import supported_methods
 from bism_jax.errors import MissingCapability, ModelError
 from bism_jax.methods._bidvl import BiDVL
 from bism_jax.methods._bism import BiSM, BiSMNoise
 from bism_jax.methods._common.chains import Chain, ChainState, Gibbs, Langevin
 from bism_jax.methods._common.iteration_counts import counts_updates
+from bism_jax.methods._common.method import supported_methods
 from bism_jax.methods._common.optimizers import Optimizers, paper_adam
 from bism_jax.methods._common.pickling import picklable
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, LatentInfo, LatentState

@@ -11,16 +11,15 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax._contract import Model, as_model, draw_latents
-from bism_jax._contract.capabilities import marginal_model, require_posterior
+from bism_jax._contract.capabilities import marginal_model
 from bism_jax._contract.initialisation import given_params, init_free_energy, init_module
-from bism_jax._contract.model_checks import check_free_energy
 from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy
-from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
+from bism_jax.methods._common.algorithm import start_optimizers
 from bism_jax.methods._common.descent import descend_both
 from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
 from bism_jax.methods._common.optimizers import Optimizers
-from bism_jax.methods._common.pickling import PicklableMethod, picklable
-from bism_jax.methods._common.shards import BatchShard
+from bism_jax.methods._common.pickling import picklable
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
 from bism_jax.methods.losses._codec import CodecLosses, CodecNoise, CodecParams
 from bism_jax.typing import Algorithm, Params
@@ -32,7 +31,7 @@ _DEFAULT_OPTIMIZERS = Optimizers(
 
 
 @dataclass(frozen=True)
-class BiDVL(PicklableMethod):
+class BiDVL(TrainingMethod):
     """Learns p(v; theta) = exp(-E(v; theta)) / Z together with an encoder q(h | v) and a decoder g(h).
 
         higher level:  min_theta  mean_data E(v) - mean_h E(g(h)),   h ~ N(0, I)
@@ -56,6 +55,10 @@ class BiDVL(PicklableMethod):
         TypeError: for what is no decoder, no strategy or no pair of optimisers.
     """
 
+    state_type = LatentState
+    ways = (Way(("free_energy",)),)
+    fits_posterior = True
+
     decoder: Any
     reconstruction_weight: float = 0.05
     hypergradient: Strategy = StopGradient(num_steps=1)
@@ -68,27 +71,15 @@ class BiDVL(PicklableMethod):
         checks.positive_int("hypergradient.num_steps", self.hypergradient.num_steps)
         checks.optimizer_pair("optimizers", self.optimizers)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where the model has no free energy, there is no encoder, or shapes do not fit.
-        """
-        marginal = marginal_model("BiDVL", energy_fn)
-        encoder = require_posterior("BiDVL", posterior_fn)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        marginal, encoder = marginal_model(model.energy), model.posterior
         decoder = as_model("decoder", self.decoder)
-        losses = CodecLosses(marginal, encoder, decoder, self.reconstruction_weight, BatchShard(axis_name))
+        losses = CodecLosses(marginal, encoder, decoder, self.reconstruction_weight, model.shard)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
-            theta, phi = self._init_params(marginal, encoder, decoder, rng_key, batch, init_params)
-            check_free_energy(marginal, theta, batch)
+            theta_key, *phi_keys = jax.random.split(rng_key, 4)
+            phi = _init_phi(encoder, decoder, phi_keys, batch, model.init_params)
+            theta = init_free_energy(marginal, theta_key, batch, model.init_params)
             losses.check(phi, batch)
             opt_states = start_optimizers(self.optimizers, theta, phi)
             return LatentState(theta, phi, *opt_states, no_iterations())
@@ -96,7 +87,7 @@ class BiDVL(PicklableMethod):
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             return self.update(losses, state, batch, self.draw_noise(losses, rng_key, state.phi, batch))
 
-        return checked_algorithm(LatentState, init, step)
+        return Algorithm(init, step)
 
     def draw_noise(
         self, losses: CodecLosses, rng_key: Key[Array, ""], phi: CodecParams, v: Array
@@ -122,23 +113,20 @@ class BiDVL(PicklableMethod):
 
         return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
 
-    def _init_params(
-        self,
-        marginal: Model,
-        encoder: Model,
-        decoder: Model,
-        rng_key: Key[Array, ""],
-        batch: Array,
-        init_params: tuple[Params, Params] | None,
-    ) -> tuple[Params, CodecParams]:
-        if init_params is not None:
-            theta, phi = given_params(init_params)
-            if not isinstance(phi, tuple) or len(phi) != 2:
-                raise ValueError("init_params: phi must be the pair (encoder, decoder) of parameters.")
-            return theta, CodecParams(*phi)
-        theta_key, encoder_key, sample_key, decoder_key = jax.random.split(rng_key, 4)
-        encoder_params = init_module(encoder, "posterior_fn", encoder_key, batch)
-        h = draw_latents(encoder.apply(encoder_params, batch), sample_key)
-        decoder_params = init_module(decoder, "decoder", decoder_key, h)
-        theta = init_free_energy(marginal, theta_key, batch, None)
-        return theta, CodecParams(encoder_params, decoder_params)
+
+def _init_phi(
+    encoder: Model,
+    decoder: Model,
+    keys: list[Key[Array, ""]],
+    batch: Array,
+    init_params: tuple[Params, Params] | None,
+) -> CodecParams:
+    if init_params is not None:
+        phi = given_params(init_params)[1]
+        if not isinstance(phi, tuple) or len(phi) != 2:
+            raise ValueError("init_params: phi must be the pair (encoder, decoder) of parameters.")
+        return CodecParams(*phi)
+    encoder_key, sample_key, decoder_key = keys
+    encoder_params = init_module(encoder, "posterior_fn", encoder_key, batch)
+    h = draw_latents(encoder.apply(encoder_params, batch), sample_key)
+    return CodecParams(encoder_params, init_module(decoder, "decoder", decoder_key, h))

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract import as_model, factor
-from bism_jax._contract.capabilities import require_posterior
+from bism_jax._contract import factor
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax._contract.model_checks import check_latent_model, check_moving_latents
+from bism_jax._contract.model_checks import check_moving_latents
 from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
-from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
+from bism_jax.methods._common.algorithm import check_divergence, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods._common.descent import descend_both
 from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
 from bism_jax.methods.losses._bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
 from bism_jax.objectives import DSM, KL, Divergence, Objective
@@ -42,7 +40,7 @@ class BiSMNoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BiSM(PicklableMethod):
+class BiSM(TrainingMethod):
     """Bi-level score matching for p(v, h) = exp(-E(v, h; theta)) / Z with an intractable posterior.
 
         min_theta J(theta, phi*(theta)),   phi*(theta) = argmin_phi G(phi, theta)
@@ -72,6 +70,9 @@ class BiSM(PicklableMethod):
     Raises:
         ValueError: on counts below their range, an unknown `noise`, and where phi would never move.
     """
+
+    state_type = LatentState
+    fits_posterior = True
 
     objective: Objective = DSM()
     divergence: Divergence = KL()
@@ -104,36 +105,21 @@ class BiSM(PicklableMethod):
                 "never move. Take keep_unrolled=True, or lower_steps=5."
             )
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where there is no posterior, or (from `init`) where the model breaks the contract
-                of an energy or a posterior.
-        """
-        energy = as_model("energy_fn", energy_fn)
-        posterior = require_posterior("BiSM", posterior_fn)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        energy, posterior, init_params, shard = model
         losses = BilevelProblem(
             factor(energy),
             posterior.apply,
             self.objective,
             self.divergence,
             self.num_particles,
-            BatchShard(axis_name),
+            shard,
             self.particle_average,
         )
 
         def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> LatentState:
             check_batch(self.objective, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
-            check_latent_model(energy, posterior, theta, phi, batch)
             if losses.moves_latents:
                 check_moving_latents(posterior, phi, batch)
             check_lower_density(posterior, phi, batch, self.divergence)
@@ -147,7 +133,7 @@ class BiSM(PicklableMethod):
             noise = self.draw_noise(losses, rng_key, state.phi, batch)
             return self.update(losses, state, batch, noise)
 
-        return checked_algorithm(LatentState, init, step)
+        return Algorithm(init, step)
 
     def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> BiSMNoise:
         """All noise of an iteration, each kind in one draw for all K + N + 1 losses."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract.capabilities import refuse_posterior
-from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.chains import (
+    CHAIN_WAYS,
     Chain,
     ChainState,
     Gibbs,
@@ -22,9 +22,8 @@ from bism_jax.methods._common.chains import (
     start_chains,
 )
 from bism_jax.methods._common.descent import descend_theta
+from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import paper_adam
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
 from bism_jax.typing import Algorithm, Params
 
@@ -32,7 +31,7 @@ _DEFAULT_OPTIMIZER = paper_adam()
 
 
 @dataclass(frozen=True)
-class ContrastiveDivergence(PicklableMethod):
+class ContrastiveDivergence(TrainingMethod):
     """CD-k: chains that start at the data stand in for samples of the model.
 
         gradient = mean_data grad_theta E - mean_chains grad_theta E
@@ -52,6 +51,9 @@ class ContrastiveDivergence(PicklableMethod):
         TypeError: for what is no chain or no optimiser.
     """
 
+    state_type = EnergyState
+    ways = CHAIN_WAYS
+
     k: int = 1
     chain: Chain = Gibbs()
     optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
@@ -59,25 +61,11 @@ class ContrastiveDivergence(PicklableMethod):
     def __post_init__(self) -> None:
         _check(self.k, self.chain, self.optimizer)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where a posterior is given, or the model lacks what the chain needs.
-        """
-        refuse_posterior("ContrastiveDivergence", posterior_fn)
-        chain = self.chain.bind_chain("ContrastiveDivergence", energy_fn, self.k)
-        shard = BatchShard(axis_name)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
-            theta = chain.init(rng_key, batch, init_params)
+            theta = chain.init(rng_key, batch, model.init_params)
             opt_state = start_optimizer("optimizer", self.optimizer, theta)
             return EnergyState(theta, opt_state, no_iterations())
 
@@ -88,7 +76,7 @@ class ContrastiveDivergence(PicklableMethod):
             loss_fn = functools.partial(contrast, chain=chain, data=data, samples=samples)
             return descend_theta(loss_fn, self.optimizer, state, shard)
 
-        return checked_algorithm(EnergyState, init, step)
+        return Algorithm(init, step)
 
 
 class PersistentState(NamedTuple):
@@ -108,7 +96,7 @@ class PersistentState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PersistentContrastiveDivergence(PicklableMethod):
+class PersistentContrastiveDivergence(TrainingMethod):
     """PCD-k: as `ContrastiveDivergence`, with chains that go on from where the last iteration left them.
 
     They start at the first batch. (Younes, 1999; Tieleman, ICML 2008.) On several devices each runs all
@@ -126,6 +114,9 @@ class PersistentContrastiveDivergence(PicklableMethod):
         TypeError: for what is no chain or no optimiser.
     """
 
+    state_type = PersistentState
+    ways = CHAIN_WAYS
+
     k: int = 1
     num_chains: int | None = None
     chain: Chain = Gibbs()
@@ -135,22 +126,12 @@ class PersistentContrastiveDivergence(PicklableMethod):
         _check(self.k, self.chain, self.optimizer)
         check_num_chains(self.num_chains)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `ContrastiveDivergence.bind`."""
-        refuse_posterior("PersistentContrastiveDivergence", posterior_fn)
-        chain = self.chain.bind_chain("PersistentContrastiveDivergence", energy_fn, self.k)
-        shard = BatchShard(axis_name)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> PersistentState:
             theta_key, chain_key = jax.random.split(rng_key)
-            theta = chain.init(theta_key, batch, init_params)
+            theta = chain.init(theta_key, batch, model.init_params)
             chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
             opt_state = start_optimizer("optimizer", self.optimizer, theta)
             return PersistentState(theta, opt_state, chains, no_iterations())
@@ -164,7 +145,7 @@ class PersistentContrastiveDivergence(PicklableMethod):
             loss_fn = functools.partial(contrast, chain=chain, data=data, samples=chains)
             return descend_theta(loss_fn, self.optimizer, state._replace(chains=chains), shard)
 
-        return checked_algorithm(PersistentState, init, step)
+        return Algorithm(init, step)
 
 
 def _check(k: int, chain: Chain, optimizer: optax.GradientTransformation) -> None:

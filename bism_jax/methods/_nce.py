@@ -11,12 +11,10 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract.capabilities import refuse_posterior
-from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.descent import descend
+from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
 from bism_jax.methods._common.optimizers import paper_adam
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import no_iterations
 from bism_jax.methods.losses._free_energy import exact_free_energy
 from bism_jax.methods.losses._noise_contrast import (
@@ -62,7 +60,7 @@ class NCEInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NCE(PicklableMethod):
+class NCE(TrainingMethod):
     """Noise-contrastive estimation of a free energy and its log-partition.
 
         min_{theta, c} mean_data softplus(log nu - G) + nu mean_noise softplus(G - log nu)
@@ -80,6 +78,9 @@ class NCE(PicklableMethod):
         TypeError: for what is no distribution or no optimiser.
     """
 
+    state_type = NCEState
+    ways = (Way(("free_energy",)),)
+
     noise_ratio: int = 1
     noise: Any = None
     optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
@@ -89,26 +90,12 @@ class NCE(PicklableMethod):
         check_distribution(self.noise)
         checks.optimizer("optimizer", self.optimizer)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where a posterior is given, or the model has no free energy.
-        """
-        refuse_posterior("NCE", posterior_fn)
-        model = exact_free_energy("NCE", energy_fn)
-        shard = BatchShard(axis_name)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        free_energy, shard = exact_free_energy(model.energy), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> NCEState:
             check_noise(self.noise, batch)
-            theta = model.init(rng_key, batch, init_params)
+            theta = free_energy.init(rng_key, batch, model.init_params)
             log_partition = jnp.zeros((), batch.dtype)
             opt_state = start_optimizer("optimizer", self.optimizer, (theta, log_partition))
             return NCEState(theta, log_partition, opt_state, no_iterations())
@@ -121,7 +108,7 @@ class NCE(PicklableMethod):
                 theta, log_partition = params
 
                 def log_ratio(v: Array) -> Float[Array, " batch"]:
-                    return -model.apply(theta, v, ()) - log_partition - log_noise(v)
+                    return -free_energy.apply(theta, v, ()) - log_partition - log_noise(v)
 
                 return logistic_loss(log_ratio(batch), jax.vmap(log_ratio)(noise))
 
@@ -132,4 +119,4 @@ class NCE(PicklableMethod):
             info = NCEInfo(loss, optax.tree.norm(grads[0]), log_partition)
             return NCEState(theta, log_partition, opt_state, state.iteration + 1), info
 
-        return checked_algorithm(NCEState, init, step)
+        return Algorithm(init, step)

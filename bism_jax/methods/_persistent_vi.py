@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,9 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract.capabilities import refuse_posterior
-from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.chains import (
+    CHAIN_WAYS,
     Chain,
     ChainState,
     Gibbs,
@@ -22,9 +22,8 @@ from bism_jax.methods._common.chains import (
     start_chains,
 )
 from bism_jax.methods._common.descent import descend
+from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import paper_adam
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import EnergyInfo, no_iterations
 from bism_jax.methods.losses._weight_priors import GaussianPrior, Prior
 from bism_jax.typing import Algorithm, Params
@@ -64,7 +63,7 @@ class PersistentVIState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PersistentVI(PicklableMethod):
+class PersistentVI(TrainingMethod):
     """Bayesian learning of an undirected model: q(x) = N(mu, diag s^2) over its parameters theta(x).
 
         max_{mu, s} E_q[log p(D | theta) + log p(x)] + H[q],   x = mu + s xi
@@ -88,6 +87,9 @@ class PersistentVI(PicklableMethod):
         TypeError: for what is no prior, no chain or no optimiser.
     """
 
+    state_type = PersistentVIState
+    ways = CHAIN_WAYS
+
     num_data: int
     prior: Prior = GaussianPrior()
     k: int = 1
@@ -103,23 +105,8 @@ class PersistentVI(PicklableMethod):
         checks.instance("chain", self.chain, Chain, "Gibbs() or Langevin(step_size=0.1)")
         checks.optimizer("optimizer", self.optimizer)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where a posterior is given, the model lacks what the chain needs, or (from `init`)
-                a batch has more rows than `num_data`.
-        """
-        refuse_posterior("PersistentVI", posterior_fn)
-        chain = self.chain.bind_chain("PersistentVI", energy_fn, self.k)
-        shard = BatchShard(axis_name)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> PersistentVIState:
             if self.num_data < batch.shape[0]:
@@ -128,7 +115,7 @@ class PersistentVI(PicklableMethod):
                     "rows of the whole data, to which a batch is scaled."
                 )
             theta_key, chain_key = jax.random.split(rng_key)
-            theta = chain.init(theta_key, batch, init_params)
+            theta = chain.init(theta_key, batch, model.init_params)
             mean = self.prior.start(theta)
             phi = Variational(mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, _START_LOG_STD), mean))
             chains = start_chains(chain, theta, chain_key, batch, self.num_chains)
@@ -155,7 +142,7 @@ class PersistentVI(PicklableMethod):
             theta = self.prior.theta(phi.mean)
             return PersistentVIState(theta, phi, opt_state, chains, state.iteration + 1), info
 
-        return checked_algorithm(PersistentVIState, init, step)
+        return Algorithm(init, step)
 
     def check_num_rows(self, num_rows: int) -> None:
         """Raises ValueError unless the data has `num_data` rows; `fit` asks where it knows their number."""

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._contract.capabilities import refuse_posterior
-from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizer
+from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.descent import descend_theta
+from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
 from bism_jax.methods._common.optimizers import paper_adam
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
 from bism_jax.methods.losses._free_energy import UniformBinary, exact_free_energy
 from bism_jax.objectives import DSM, Objective, marginal_score
@@ -26,7 +23,7 @@ _DEFAULT_OPTIMIZER = paper_adam()
 
 
 @dataclass(frozen=True)
-class ScoreMatching(PicklableMethod):
+class ScoreMatching(TrainingMethod):
     """Score matching of a marginal density p(v) = exp(-F(v; theta)) / Z.
 
         min_theta mean_b F(-grad_v F(v_b; theta), noise_b, v_b)
@@ -44,6 +41,9 @@ class ScoreMatching(PicklableMethod):
         TypeError: for what is no objective, no optimiser or no `UniformBinary`.
     """
 
+    state_type = EnergyState
+    ways = (Way(("free_energy",)), Way((), "free_energy=UniformBinary(...) for binary latents"))
+
     objective: Objective = DSM()
     optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
     free_energy: UniformBinary | None = None
@@ -54,42 +54,26 @@ class ScoreMatching(PicklableMethod):
         if self.free_energy is not None:
             checks.instance("free_energy", self.free_energy, UniformBinary, "UniformBinary(4) or None")
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where a posterior is given, or the model has no free energy.
-        """
-        refuse_posterior("ScoreMatching", posterior_fn)
-        if self.free_energy is None:
-            model = exact_free_energy("ScoreMatching", energy_fn)
-        else:
-            model = self.free_energy.bind_energy(energy_fn)
-        shard = BatchShard(axis_name)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        bind_energy = exact_free_energy if self.free_energy is None else self.free_energy.bind_energy
+        free_energy, shard = bind_energy(model.energy), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
             check_batch(self.objective, batch)
-            theta = model.init(rng_key, batch, init_params)
+            theta = free_energy.init(rng_key, batch, model.init_params)
             opt_state = start_optimizer("optimizer", self.optimizer, theta)
             return EnergyState(theta, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
             like_batch = shard.global_batch(batch)
             noise = shard.rows(self.objective.draw_noise(rng_key, like_batch), 0, batch.shape[0])
-            latents = model.draw_noise(jax.random.fold_in(rng_key, 1), like_batch)
+            latents = free_energy.draw_noise(jax.random.fold_in(rng_key, 1), like_batch)
             latents = shard.rows(latents, 1, batch.shape[0])
 
             def loss_fn(theta: Params) -> Float[Array, ""]:
-                score_fn = marginal_score(lambda theta, v: model.apply(theta, v, latents), theta)
+                score_fn = marginal_score(lambda theta, v: free_energy.apply(theta, v, latents), theta)
                 return self.objective.loss(score_fn, batch, noise).mean()
 
             return descend_theta(loss_fn, self.optimizer, state, shard)
 
-        return checked_algorithm(EnergyState, init, step)
+        return Algorithm(init, step)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._contract import LatentSample, as_model, sample_latents
-from bism_jax._contract.capabilities import require_posterior
+from bism_jax._contract import LatentSample, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax._contract.model_checks import check_latent_model
 from bism_jax.hypergradient import LowerSolution
-from bism_jax.methods._common.algorithm import check_divergence, checked_algorithm, start_optimizers
+from bism_jax.methods._common.algorithm import check_divergence, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_lower_density
 from bism_jax.methods._common.descent import descend_both
 from bism_jax.methods._common.lower_level import fit_posterior
+from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
 from bism_jax.methods.losses._bilevel import BilevelProblem
 from bism_jax.objectives import DSM, KL, Divergence, Objective, PointwiseObjective, latent_score
@@ -65,7 +62,7 @@ class VaGESNoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class VaGES(PicklableMethod):
+class VaGES(TrainingMethod):
     """Score matching with variational estimates of the score and of its gradient; nothing is unrolled.
 
         s(v) = mean_h grad_v [-E(v, h)],   h ~ q(h | v; phi)
@@ -90,6 +87,9 @@ class VaGES(PicklableMethod):
         ValueError: for fewer than 2 particles or less than one lower-level step.
         TypeError: for an objective that needs derivatives of the score.
     """
+
+    state_type = LatentState
+    fits_posterior = True
 
     objective: PointwiseObjective = DSM()
     divergence: Divergence = KL()
@@ -123,29 +123,13 @@ class VaGES(PicklableMethod):
         checks.boolean("biased_covariance", self.biased_covariance)
         checks.optimizer_pair("optimizers", self.optimizers)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where there is no posterior, or the model breaks the contract of either.
-        """
-        energy = as_model("energy_fn", energy_fn)
-        posterior = require_posterior("VaGES", posterior_fn)
-        losses = BilevelProblem(
-            energy.apply, posterior.apply, self.objective, self.divergence, shard=BatchShard(axis_name)
-        )
+    def _bind(self, model: BoundModel) -> Algorithm:
+        energy, posterior, init_params, shard = model
+        losses = BilevelProblem(energy.apply, posterior.apply, self.objective, self.divergence, shard=shard)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
             check_batch(self.objective, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
-            check_latent_model(energy, posterior, theta, phi, batch)
             check_lower_density(posterior, phi, batch, self.divergence)
             opt_states = start_optimizers(self.optimizers, theta, phi)
             return LatentState(theta, phi, *opt_states, no_iterations())
@@ -160,7 +144,7 @@ class VaGES(PicklableMethod):
 
             return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
 
-        return checked_algorithm(LatentState, init, step)
+        return Algorithm(init, step)
 
     def draw_noise(
         self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array

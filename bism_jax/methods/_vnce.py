@@ -12,16 +12,13 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract import as_model, latent_log_prob, map_particles, sample_latents
-from bism_jax._contract.capabilities import require_posterior
+from bism_jax._contract import latent_log_prob, map_particles, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax._contract.model_checks import check_latent_model
-from bism_jax.methods._common.algorithm import checked_algorithm, start_optimizers
+from bism_jax.methods._common.algorithm import start_optimizers
 from bism_jax.methods._common.descent import descend
 from bism_jax.methods._common.lower_level import fit_posterior
+from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
-from bism_jax.methods._common.pickling import PicklableMethod
-from bism_jax.methods._common.shards import BatchShard
 from bism_jax.methods._common.states import no_iterations
 from bism_jax.methods.losses._bilevel import BilevelProblem
 from bism_jax.methods.losses._noise_contrast import (
@@ -86,7 +83,7 @@ class VNCENoise(NamedTuple):
 
 
 @dataclass(frozen=True)
-class VNCE(PicklableMethod):
+class VNCE(TrainingMethod):
     """Variational noise-contrastive estimation of an energy with latents and its log-partition.
 
         min_{theta, c} mean_data softplus(log nu - G(v, h)) + nu mean_noise softplus(G_P(y) - log nu)
@@ -109,6 +106,9 @@ class VNCE(PicklableMethod):
         TypeError: for what is no distribution or no pair of optimisers.
     """
 
+    state_type = VNCEState
+    fits_posterior = True
+
     lower_steps: int = 5
     noise_ratio: int = 1
     num_particles: int = 5
@@ -121,28 +121,14 @@ class VNCE(PicklableMethod):
             checks.positive_int(name, getattr(self, name))
         checks.optimizer_pair("optimizers", self.optimizers)
 
-    def bind(
-        self,
-        energy_fn: Any,
-        posterior_fn: Any = None,
-        *,
-        init_params: tuple[Params, Params] | None = None,
-        axis_name: str | None = None,
-    ) -> Algorithm:
-        """The algorithm on a model; see `bism_jax.typing.Method.bind`.
-
-        Raises:
-            ValueError: where there is no posterior, or the model breaks the contract of either.
-        """
-        energy = as_model("energy_fn", energy_fn)
-        posterior = require_posterior("VNCE", posterior_fn)
+    def _bind(self, model: BoundModel) -> Algorithm:
+        energy, posterior, init_params, shard = model
         # The lower level sees the data itself, as exact score matching does.
-        losses = BilevelProblem(energy.apply, posterior.apply, SM(), KL(), shard=BatchShard(axis_name))
+        losses = BilevelProblem(energy.apply, posterior.apply, SM(), KL(), shard=shard)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> VNCEState:
             check_noise(self.noise, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
-            check_latent_model(energy, posterior, theta, phi, batch)
             log_partition = jnp.zeros((), batch.dtype)
             opt_states = start_optimizers(self.optimizers, (theta, log_partition), phi)
             return VNCEState(theta, phi, log_partition, *opt_states, no_iterations())
@@ -165,7 +151,7 @@ class VNCE(PicklableMethod):
             )
             return new_state, info
 
-        return checked_algorithm(VNCEState, init, step)
+        return Algorithm(init, step)
 
     def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
         """All noise of the loss in theta."""

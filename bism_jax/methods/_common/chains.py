@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -11,13 +12,21 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._contract import Model, as_model
-from bism_jax._contract.capabilities import marginal_model, require
-from bism_jax._contract.initialisation import init_free_energy, init_joint_energy
-from bism_jax._contract.model_checks import check_conditionals, check_free_energy, check_joint_energy
+from bism_jax._contract import Model
+from bism_jax._contract.capabilities import marginal_model, require_functions
+from bism_jax._contract.initialisation import given_theta, init_free_energy, init_joint_energy
+from bism_jax._contract.model_checks import check_conditionals
 from bism_jax.errors import ModelError
+from bism_jax.methods._common.method import Way
 from bism_jax.samplers import gibbs, langevin
 from bism_jax.typing import Params
+
+_CONDITIONALS = ("sample_h", "sample_v")
+CHAIN_WAYS = (
+    Way(_CONDITIONALS),
+    Way(("free_energy",), "chain=Langevin()"),
+    Way((), "chain=Langevin(latent_shape=...)"),
+)
 
 
 class ChainState(NamedTuple):
@@ -51,8 +60,12 @@ class BoundChain(NamedTuple):
 class Chain(Protocol):
     """How chains move: a frozen dataclass of choices."""
 
-    def bind_chain(self, method: str, energy_fn: Any, num_steps: int) -> BoundChain:
-        """Chains that take `num_steps` steps a call; `method` is named in errors."""
+    def bind_chain(self, energy: Model, num_steps: int) -> BoundChain:
+        """Chains that take `num_steps` steps a call.
+
+        Raises:
+            MissingCapability: where the model lacks a function that they need.
+        """
         ...
 
 
@@ -64,20 +77,17 @@ class Gibbs:
     otherwise that of E(v, h) at the sampled h.
     """
 
-    def bind_chain(self, method: str, energy_fn: Any, num_steps: int) -> BoundChain:
+    def bind_chain(self, energy: Model, num_steps: int) -> BoundChain:
         """See `Chain`."""
-        energy = as_model("energy_fn", energy_fn)
-        sample_h, sample_v = require(method, energy, ("sample_h", "sample_v"))
+        sample_h, sample_v = require_functions(energy, _CONDITIONALS)
         free_energy = energy.method("free_energy")
 
         def init(rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
             if free_energy is not None:
-                theta = init_free_energy(energy, rng_key, batch, init_params)
-                check_free_energy(replace(energy, apply=free_energy), theta, batch)
+                theta = init_free_energy(marginal_model(energy), rng_key, batch, init_params)
             else:
                 h = _latents_of_model(energy, sample_h, rng_key, batch, init_params)
                 theta = init_joint_energy(energy, rng_key, batch, h, init_params)
-                check_joint_energy(energy, theta, batch, h)
             check_conditionals(energy, sample_h, sample_v, theta, batch)
             return theta
 
@@ -123,18 +133,13 @@ class Langevin:
         if self.latent_shape is not None:
             checks.widths("latent_shape", self.latent_shape)
 
-    def bind_chain(self, method: str, energy_fn: Any, num_steps: int) -> BoundChain:
+    def bind_chain(self, energy: Model, num_steps: int) -> BoundChain:
         """See `Chain`."""
         if self.latent_shape is None:
-            return self._bind_marginal(marginal_model(method, energy_fn), num_steps)
-        return self._bind_joint(as_model("energy_fn", energy_fn), self.latent_shape, num_steps)
+            return self._bind_marginal(marginal_model(energy), num_steps)
+        return self._bind_joint(energy, self.latent_shape, num_steps)
 
     def _bind_marginal(self, marginal: Model, num_steps: int) -> BoundChain:
-        def init(rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
-            theta = init_free_energy(marginal, rng_key, batch, init_params)
-            check_free_energy(marginal, theta, batch)
-            return theta
-
         def complete(theta: Params, rng_key: Key[Array, ""], v: Array) -> ChainState:
             return ChainState(v)
 
@@ -144,14 +149,12 @@ class Langevin:
         def phase_energy(theta: Params, state: ChainState) -> Float[Array, " chains"]:
             return marginal.apply(theta, state.v)
 
-        return BoundChain(init, complete, advance, phase_energy)
+        return BoundChain(functools.partial(init_free_energy, marginal), complete, advance, phase_energy)
 
     def _bind_joint(self, energy: Model, latent_shape: tuple[int, ...], num_steps: int) -> BoundChain:
         def init(rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
             h = jnp.zeros((batch.shape[0], *latent_shape), batch.dtype)
-            theta = init_joint_energy(energy, rng_key, batch, h, init_params)
-            check_joint_energy(energy, theta, batch, h)
-            return theta
+            return init_joint_energy(energy, rng_key, batch, h, init_params)
 
         def complete(theta: Params, rng_key: Key[Array, ""], v: Array) -> ChainState:
             start_key, move_key = jax.random.split(rng_key)
@@ -193,7 +196,7 @@ def _latents_of_model(
     """Zeros of the shape of the latents, which the model alone knows."""
     init = energy.init
     if init is None or init_params is not None:
-        given = init_joint_energy(energy, rng_key, batch, batch, init_params)
+        given = given_theta(energy, init_params)
         init = lambda *args, method: given  # noqa: E731
 
     def sample(rng_key: Key[Array, ""], batch: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,10 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._contract import as_model
+from bism_jax._contract import Model
 from bism_jax._contract.capabilities import marginal_model
 from bism_jax._contract.initialisation import init_free_energy, init_joint_energy
-from bism_jax._contract.model_checks import check_free_energy, check_joint_energy
 from bism_jax.typing import Params
 
 
@@ -33,20 +33,18 @@ class FreeEnergy(NamedTuple):
     apply: Callable[..., Float[Array, " batch"]]
 
 
-def exact_free_energy(method: str, energy_fn: Any) -> FreeEnergy:
+def exact_free_energy(energy: Model) -> FreeEnergy:
     """The model's own free energy, which needs no noise.
 
     Raises:
-        ValueError: where it has none; `method` is named.
+        MissingCapability: where it has none.
     """
-    marginal = marginal_model(method, energy_fn)
-
-    def init(rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
-        theta = init_free_energy(marginal, rng_key, batch, init_params)
-        check_free_energy(marginal, theta, batch)
-        return theta
-
-    return FreeEnergy(init, lambda rng_key, v: (), lambda theta, v, noise: marginal.apply(theta, v))
+    marginal = marginal_model(energy)
+    return FreeEnergy(
+        functools.partial(init_free_energy, marginal),
+        lambda rng_key, v: (),
+        lambda theta, v, noise: marginal.apply(theta, v),
+    )
 
 
 @dataclass(frozen=True)
@@ -73,15 +71,12 @@ class UniformBinary:
         checks.positive_int("num_hidden", self.num_hidden)
         checks.positive_int("num_particles", self.num_particles)
 
-    def bind_energy(self, energy_fn: Any) -> FreeEnergy:
+    def bind_energy(self, energy: Model) -> FreeEnergy:
         """The estimate on a model."""
-        energy = as_model("energy_fn", energy_fn)
 
         def init(rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
             h = jnp.zeros((batch.shape[0], self.num_hidden), batch.dtype)
-            theta = init_joint_energy(energy, rng_key, batch, h, init_params)
-            check_joint_energy(energy, theta, batch, h)
-            return theta
+            return init_joint_energy(energy, rng_key, batch, h, init_params)
 
         def draw_noise(rng_key: Key[Array, ""], v: Array) -> Float[Array, "particles batch hidden"]:
             shape = (self.num_particles, v.shape[0], self.num_hidden)
