@@ -1,4 +1,4 @@
-"""Imports go down only, as docs/design.md says; heavy libraries, backends and the inside of JAX have one room."""
+"""Imports go down only, as docs/design.md says; heavy libraries, backends and JAX's inside have a room each."""
 
 import ast
 import re
