@@ -1,4 +1,4 @@
-"""Imports go down only, as docs/design.md says; heavy libraries, backends and JAX's inside have a room each."""
+"""Imports go down only, as docs/design.md says; heavy libraries, backends and private JAX have a room each."""
 
 import ast
 import re
