@@ -1,4 +1,4 @@
-"""Imports go down only, as docs/design.md says; heavy libraries, backends and private JAX have a room each."""
+"""Imports go down only, as docs/design.md says; heavy libraries, backends and private JAX have one room."""
 
 import ast
 import re
