@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from bism_jax._tracing.jax_internals import ClosedJaxpr, Jaxpr, Literal, aval_of
+from bism_jax._tracing.jax_internals import ClosedJaxpr, Jaxpr, Literal, aval_of, host_function
 from bism_jax._tracing.jaxprs import bodies
 from bism_jax.training._checkpoints.description import Description, describe, describe_array
 from bism_jax.training._checkpoints.digests import digest
