@@ -6,10 +6,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 
 import bism_jax
 from bism_jax.data import checkerboard
+from bism_jax.errors import MissingCapability
 from bism_jax.models import LinearGaussian, MLPEnergy
 from bism_jax.objectives import draw_latent_noise
 
@@ -62,3 +65,45 @@ def test_the_data_set_is_read(names, tmp_path):
     splits = names["load_weather"](tmp_path)
     assert [len(part) for part in splits] == [14, 3, 3]
     np.testing.assert_array_equal(np.concatenate(splits), rows)
+
+
+def test_the_strategy_gives_the_steps_of_the_optimiser_and_the_derivative_it_says(names, x64):
+    problem = bism_jax.LowerProblem(lambda phi, theta, _: 0.5 * jnp.sum((phi - theta) ** 2), optax.sgd(0.1))
+    phi, theta = jnp.arange(3.0), jnp.ones(3)
+    strategy = names["FirstOrder"](4)
+    expected = bism_jax.Unrolled(4).solve(problem, phi, theta)
+    jax.tree.map(np.testing.assert_array_equal, strategy.solve(problem, phi, theta), expected)
+
+    def end(phi, theta):
+        return strategy.solve(problem, phi, theta).phi
+
+    np.testing.assert_array_equal(jax.jacrev(end)(phi, theta), np.eye(3))
+    np.testing.assert_array_equal(jax.jacrev(end, 1)(phi, theta), np.zeros((3, 3)))
+
+
+def test_the_method_reaches_the_maximum_likelihood_of_one_gaussian(names, x64):
+    """F = (v - m)^2 / 2 s^2 has its maximum likelihood at the data's mean and standard deviation."""
+
+    class Gaussian(nn.Module):
+        def setup(self):
+            self.mean, self.log_std = (
+                self.param(name, nn.initializers.zeros, ()) for name in ("mean", "log_std")
+            )
+
+        def __call__(self, v, h):
+            return self.free_energy(v) + 0.5 * jnp.sum(h**2, axis=-1)
+
+        def free_energy(self, v):
+            return 0.5 * ((v[:, 0] - self.mean) / jnp.exp(self.log_std)) ** 2
+
+        def log_partition(self):
+            return self.log_std + 0.5 * jnp.log(2 * jnp.pi)
+
+    data = 3 + 2 * jax.random.normal(jax.random.key(0), (500, 1))
+    method = names["MaximumLikelihood"](optax.adam(0.05))
+    result = bism_jax.fit(Gaussian(), None, data, method=method, num_steps=400, batch_size=500)
+    fitted = result.theta["params"]
+    np.testing.assert_allclose(fitted["mean"], data.mean(), rtol=1e-3)
+    np.testing.assert_allclose(jnp.exp(fitted["log_std"]), data.std(), rtol=1e-3)
+    with pytest.raises(MissingCapability, match=r"MaximumLikelihood needs more of the model: .*free_energy"):
+        bism_jax.fit(MLPEnergy(widths=(8,)), None, data, method=method, num_steps=1)

@@ -11,6 +11,7 @@ from bism_jax.errors import MissingCapability
 
 _SIGNATURES = {
     "free_energy": "method free_energy(v)",
+    "log_partition": "method log_partition()",
     "sample_h": "method sample_h(rng_key, v)",
     "sample_v": "method sample_v(rng_key, h)",
 }

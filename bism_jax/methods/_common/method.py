@@ -115,6 +115,8 @@ def supported_methods(energy_fn: Any) -> dict[str, str]:
 def _supported_methods(energy: Model) -> dict[str, str]:
     supported = {}
     for method in TrainingMethod.__subclasses__():
+        if not method.__module__.startswith("bism_jax."):  # a method of the user's own, who knows of it
+            continue
         options = [way.option for way in method.ways if not missing_functions(energy, way.functions)]
         if options:
             supported[method.__name__] = options[0] or ("a posterior_fn" if method.fits_posterior else "")
