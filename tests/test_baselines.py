@@ -446,8 +446,8 @@ def test_refinement_moves_particles_to_the_posterior():
     v = normal(0, (2, 2))
     method = VaGES(DSM(1e-3), num_particles=4000, refinement=LangevinRefinement(200, 0.3))
     noise = method.draw_noise(losses, jax.random.key(0), phi, v)
-    points = losses.objective.perturb(v, noise.visible)
-    particles = method._draw_particles(losses, theta, phi, points, noise).h
+    trunk = losses.trunk(theta, v, noise.visible)
+    particles = jnp.concatenate([s.h for s in method._draw_particles(losses, theta, phi, trunk, noise)])
     assert particles.shape == (8000, 2, 2)
     np.testing.assert_allclose(particles.mean(0), v @ theta["w"], atol=0.08)
     np.testing.assert_allclose(particles.std(0), 1 / np.sqrt(1 - 0.3**2 / 4), atol=0.05)

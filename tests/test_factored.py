@@ -8,10 +8,27 @@ import numpy as np
 import optax
 import pytest
 
-from bism_jax import DSM, KL, MDSM, SSM, BiSM, Fisher, Optimizers, StopGradient, Truncated, Unrolled
+from bism_jax import (
+    DSM,
+    KL,
+    KSD,
+    MDSM,
+    SSM,
+    VNCE,
+    BiSM,
+    Fisher,
+    Optimizers,
+    StopGradient,
+    Truncated,
+    Unrolled,
+    VaGES,
+)
+from bism_jax.evaluation import gradient_bias
 from bism_jax.hypergradient import LowerProblem
 from bism_jax.hypergradient._solve import prepare
+from bism_jax.methods import LangevinRefinement
 from bism_jax.models import ConvGaussianPosterior, GaussianPosterior, ResidualEnergy
+from bism_jax.training import count_flops
 from tests.lower_levels import normal
 
 SGD = Optimizers(optax.sgd(1.0), optax.sgd(0.05))
@@ -70,10 +87,14 @@ METHODS = {
     "truncated": BiSM(DSM(0.3), KL(), 1, Truncated(3, last=2), SGD, keep_unrolled=False),
     "N = 0": BiSM(MDSM(), Fisher(), 2, StopGradient(0), SGD, keep_unrolled=False),
     "differentiated score": BiSM(SSM(), KL(), 1, Unrolled(2), SGD),
+    "VaGES": VaGES(DSM(0.3), Fisher(), 2, 3, optimizers=SGD),
+    "VaGES refined": VaGES(KSD(), KL(), 1, 2, LangevinRefinement(2, 0.1), optimizers=SGD),
+    "VaGES reduced": VaGES(MDSM(), KL(), 1, 2, variance_reduced=True, optimizers=SGD),
+    "VNCE": VNCE(2, 2, 3, optimizers=SGD),
 }
 
 
-QUICK = ("shared", "fresh", "N = 0")
+QUICK = ("shared", "fresh", "N = 0", "VaGES", "VaGES refined", "VaGES reduced", "VNCE")
 
 
 @pytest.mark.parametrize(
@@ -114,6 +135,47 @@ def test_the_image_energy_in_both_forms(x64, noise):
     method = BiSM(MDSM(max_std=2.0), Fisher(), 1, Unrolled(2), SGD, noise)
     found = one_step(method, energy, posterior, theta, phi, v)
     assert_equal(found, one_step(method, plain(energy.apply), posterior, theta, phi, v))
+
+
+def test_gradient_bias_takes_the_factored_form(x64):
+    theta, phi, v = params()
+
+    def measure(energy):
+        energy.free_energy = lambda theta, v: ((v @ theta["trunk"]) ** 2 @ theta["head"]) ** 2
+        options = {"objective": DSM(0.3), "divergence": KL(), "optimizer": optax.sgd(0.05)}
+        counts = {"num_steps": (0, 2), "lower_steps": (0, 1), "num_draws": 2}
+        arguments = (energy, GaussianPosterior(3), theta, phi, v, jax.random.key(0))
+        return gradient_bias(*arguments, **options, **counts)
+
+    assert_equal(measure(Factored()), measure(plain(Factored())))
+
+
+class Deep(Factored):
+    """A trunk that costs nearly all of the energy."""
+
+    def features(self, theta, v):
+        return super().features(theta, jnp.tanh(v @ jnp.ones((2, 999))) @ jnp.ones((999, 2)))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda num_steps: VaGES(KSD(), KL(), 1, 2, LangevinRefinement(num_steps, 0.1)),
+        lambda num_steps: VNCE(num_steps),
+    ],
+    ids=["refinement", "lower steps at the data"],
+)
+def test_steps_at_the_same_points_share_a_pass_through_the_trunk(method):
+    theta = {"trunk": jnp.ones((2, 3)), "head": jnp.ones(3)}
+    phi, v = GaussianPosterior(3).init(jax.random.key(3), jnp.zeros((6, 2))), jnp.zeros((6, 2))
+
+    def flops(energy, num_steps):
+        algorithm = method(num_steps).bind(energy, GaussianPosterior(3), init_params=(theta, phi))
+        state = algorithm.init(jax.random.key(0), v)
+        return count_flops(algorithm.step, jax.random.key(0), state, v)
+
+    assert flops(Deep(), 20) < 1.3 * flops(Deep(), 2)
+    assert flops(plain(Deep()), 20) > 2 * flops(plain(Deep()), 2)
 
 
 @pytest.mark.parametrize(("noise", "grows"), [("shared", False), ("fresh", True)])

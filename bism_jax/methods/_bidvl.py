@@ -13,10 +13,10 @@ from bism_jax import checks
 from bism_jax._contract import Model, as_model, draw_latents
 from bism_jax._contract.capabilities import marginal_model
 from bism_jax._contract.initialisation import given_params, init_free_energy, init_module
-from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy
+from bism_jax.hypergradient import LowerSolution, StopGradient, Strategy
 from bism_jax.methods._common.algorithm import start_optimizers
 from bism_jax.methods._common.descent import descend_both
-from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.lower_level import lower_problem
 from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
 from bism_jax.methods._common.optimizers import Optimizers
 from bism_jax.methods._common.pickling import picklable
@@ -99,13 +99,9 @@ class BiDVL(TrainingMethod):
         self, losses: CodecLosses, state: LatentState, v: Array, noise: CodecNoise
     ) -> tuple[LatentState, LatentInfo]:
         """One iteration as a deterministic function of its noise."""
-        optimizer = count_iterations(self.optimizers.phi, state.phi_opt_state, state.phi, state.iteration)
         inputs = jax.tree.map(lambda leaf: leaf[:-1], noise)
-        problem = LowerProblem(
-            lambda phi, theta, noise: losses.lower_loss(phi, theta, v, noise),
-            optimizer,
-            losses.shard.axis_name,
-        )
+        lower_loss = lambda phi, theta, noise: losses.lower_loss(phi, theta, v, noise)  # noqa: E731
+        problem = lower_problem(lower_loss, self.optimizers.phi, state, losses.shard)
 
         def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
             lower = self.hypergradient.solve(problem, state.phi, theta, inputs, state.phi_opt_state)

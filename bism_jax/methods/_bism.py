@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 from jaxtyping import Array, Float, Key, PyTree
@@ -12,16 +13,16 @@ from bism_jax import checks
 from bism_jax._contract import factor
 from bism_jax._contract.initialisation import init_latent_model
 from bism_jax._contract.model_checks import check_moving_latents
-from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient, Strategy, Unrolled
+from bism_jax.hypergradient import LowerSolution, StopGradient, Strategy, Unrolled
 from bism_jax.methods._common.algorithm import check_divergence, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
 from bism_jax.methods._common.descent import descend_both
-from bism_jax.methods._common.iteration_counts import count_iterations
+from bism_jax.methods._common.lower_level import lower_problem
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
-from bism_jax.methods.losses._bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk
+from bism_jax.methods.losses._bilevel import BilevelProblem, LevelNoise, LowerInput, Trunk, split_leading
 from bism_jax.objectives import DSM, KL, Divergence, Objective
 from bism_jax.typing import Algorithm, Params
 
@@ -107,20 +108,20 @@ class BiSM(TrainingMethod):
 
     def _bind(self, model: BoundModel) -> Algorithm:
         energy, posterior, init_params, shard = model
-        losses = BilevelProblem(
+        problem = BilevelProblem(
             factor(energy),
             posterior.apply,
             self.objective,
             self.divergence,
             self.num_particles,
-            shard,
             self.particle_average,
+            shard=shard,
         )
 
         def init(rng_key: Key[Array, ""], batch: Float[Array, "batch *visible"]) -> LatentState:
             check_batch(self.objective, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
-            if losses.moves_latents:
+            if problem.moves_latents:
                 check_moving_latents(posterior, phi, batch)
             check_lower_density(posterior, phi, batch, self.divergence)
             check_higher_density(posterior, phi, batch, self.objective)
@@ -130,80 +131,60 @@ class BiSM(TrainingMethod):
         def step(
             rng_key: Key[Array, ""], state: LatentState, batch: Float[Array, "batch *visible"]
         ) -> tuple[LatentState, LatentInfo]:
-            noise = self.draw_noise(losses, rng_key, state.phi, batch)
-            return self.update(losses, state, batch, noise)
+            noise = self.draw_noise(problem, rng_key, state.phi, batch)
+            return self.update(problem, state, batch, noise)
 
         return Algorithm(init, step)
 
-    def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> BiSMNoise:
+    def draw_noise(
+        self, problem: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array
+    ) -> BiSMNoise:
         """All noise of an iteration, each kind in one draw for all K + N + 1 losses."""
+        num_losses = self.lower_steps + self.hypergradient.num_steps + 1
+        if self.noise == "fresh":
+            draws = problem.draw_noise(rng_key, phi, v, (num_losses,))
+            return BiSMNoise(_all_but_last(draws), _last(draws))
         visible_key, latent_key = jax.random.split(rng_key)
-        num_steps = self.lower_steps + self.hypergradient.num_steps
-        latent = losses.draw_latent_noise(latent_key, phi, v, (num_steps + 1,))
-        if self.noise == "shared":
-            visible = losses.draw_visible_noise(visible_key, v, ())
-            lower_visible = None
-        else:
-            draws = losses.draw_visible_noise(visible_key, v, (num_steps + 1,))
-            lower_visible, visible = _all_but_last(draws), _last(draws)
-        lower = LevelNoise(lower_visible, _all_but_last(latent))
-        return BiSMNoise(lower, LevelNoise(visible, _last(latent)))
+        latent = problem.draw_latent_noise(latent_key, phi, v, (num_losses, problem.num_particles))
+        visible = problem.draw_visible_noise(visible_key, v, ())
+        return BiSMNoise(LevelNoise(None, _all_but_last(latent)), LevelNoise(visible, _last(latent)))
 
     def update(
-        self, losses: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
+        self, problem: BilevelProblem, state: LatentState, v: Array, noise: BiSMNoise
     ) -> tuple[LatentState, LatentInfo]:
         """One iteration as a deterministic function of its noise."""
 
         def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
-            trunk = losses.trunk(theta, v, noise.higher)
-            first, unrolled = self._solve_lower_level(losses, theta, state, v, noise, trunk)
+            trunk = problem.trunk(theta, v, noise.higher.visible)
+            lower = lower_problem(
+                self._lower_loss(problem, noise, trunk), self.optimizers.phi, state, problem.shard
+            )
+            inputs = noise.lower.latent if self.noise == "shared" else problem.lower_inputs(v, noise.lower)
+            first_inputs, inputs = split_leading(inputs, self.lower_steps)
+            first = StopGradient(self.lower_steps).solve(
+                lower, state.phi, theta, first_inputs, state.phi_opt_state
+            )
+            loss, unrolled = problem.unrolled_loss(
+                theta, first.phi, v, noise.higher, self.hypergradient, lower, inputs, first.opt_state, trunk
+            )
             kept = unrolled if self.keep_unrolled else first
             last = unrolled if self.hypergradient.num_steps else first
-            loss = losses.higher_loss(theta, unrolled.phi, v, noise.higher, trunk)
             return loss, kept._replace(losses=last.losses)
 
-        return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
+        return descend_both(loss_fn, self.optimizers.theta, state, problem.shard)
 
-    def _solve_lower_level(
-        self,
-        losses: BilevelProblem,
-        theta: Params,
-        state: LatentState,
-        v: Array,
-        noise: BiSMNoise,
-        trunk: Trunk,
-    ) -> tuple[LowerSolution, LowerSolution]:
-        """K steps, and the N differentiated ones that follow them."""
-        problem = self._lower_problem(losses, state, noise, trunk)
-        inputs = self._lower_inputs(losses, v, noise)
-        first_inputs = jax.tree.map(lambda leaf: leaf[: self.lower_steps], inputs)
-        unrolled_inputs = jax.tree.map(lambda leaf: leaf[self.lower_steps :], inputs)
-        first = StopGradient(self.lower_steps).solve(
-            problem, state.phi, theta, first_inputs, state.phi_opt_state
-        )
-        unrolled = self.hypergradient.solve(problem, first.phi, theta, unrolled_inputs, first.opt_state)
-        return first, unrolled
-
-    def _lower_problem(
-        self, losses: BilevelProblem, state: LatentState, noise: BiSMNoise, trunk: Trunk
-    ) -> LowerProblem:
-        optimizer = count_iterations(self.optimizers.phi, state.phi_opt_state, state.phi, state.iteration)
-        axis_name = losses.shard.axis_name
+    def _lower_loss(
+        self, problem: BilevelProblem, noise: BiSMNoise, trunk: Trunk
+    ) -> Callable[[Params, Params, Any], Float[Array, ""]]:
+        """G of a step's whole input, or of its latent noise alone where the visible noise is shared."""
         if self.noise == "fresh":
-            return LowerProblem(losses.lower_loss, optimizer, axis_name)
-        weight = losses.objective.lower_weight(noise.higher.visible)
+            return problem.lower_loss
+        weight = problem.objective.lower_weight(noise.higher.visible)
 
         def loss_fn(phi: Params, theta: Params, latent: PyTree) -> Float[Array, ""]:
-            data = LowerInput(trunk.points, weight, latent, trunk.features)
-            return losses.lower_loss(phi, theta, data)
+            return problem.lower_loss(phi, theta, LowerInput(trunk.points, weight, latent, trunk.features))
 
-        return LowerProblem(loss_fn, optimizer, axis_name)
-
-    def _lower_inputs(self, losses: BilevelProblem, v: Array, noise: BiSMNoise) -> PyTree:
-        """One slice a step: the perturbed batch and latent noise, or the latent noise alone."""
-        if self.noise == "shared":
-            return noise.lower.latent
-        return jax.vmap(losses.lower_input, in_axes=(None, 0))(v, noise.lower)
+        return loss_fn
 
 
 def _all_but_last(tree: PyTree) -> PyTree:

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract import LatentSample, sample_latents
+from bism_jax._contract import LatentSample, factor, latent_log_prob, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax.hypergradient import LowerSolution
+from bism_jax.hypergradient import LowerSolution, StopGradient
 from bism_jax.methods._common.algorithm import check_divergence, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_lower_density
 from bism_jax.methods._common.descent import descend_both
-from bism_jax.methods._common.lower_level import fit_posterior
+from bism_jax.methods._common.lower_level import lower_problem
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
-from bism_jax.methods.losses._bilevel import BilevelProblem
-from bism_jax.objectives import DSM, KL, Divergence, Objective, PointwiseObjective, latent_score
+from bism_jax.methods.losses._bilevel import BilevelProblem, Trunk, split_leading
+from bism_jax.objectives import DSM, KL, Divergence, Objective, PointwiseObjective
 from bism_jax.samplers import langevin
 from bism_jax.typing import Algorithm, Noise, Params
 
@@ -125,7 +126,9 @@ class VaGES(TrainingMethod):
 
     def _bind(self, model: BoundModel) -> Algorithm:
         energy, posterior, init_params, shard = model
-        losses = BilevelProblem(energy.apply, posterior.apply, self.objective, self.divergence, shard=shard)
+        problem = BilevelProblem(
+            factor(energy), posterior.apply, self.objective, self.divergence, shard=shard
+        )
 
         def init(rng_key: Key[Array, ""], batch: Array) -> LatentState:
             check_batch(self.objective, batch)
@@ -136,89 +139,96 @@ class VaGES(TrainingMethod):
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             lower_key, noise_key = jax.random.split(rng_key)
-            lower = fit_posterior(losses, self.lower_steps, self.optimizers.phi, lower_key, state, batch)
-            noise = self.draw_noise(losses, noise_key, lower.phi, batch)
+            lower = self._fit_posterior(problem, lower_key, state, batch)
+            noise = self.draw_noise(problem, noise_key, lower.phi, batch)
 
             def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
-                return self.surrogate(losses, theta, lower.phi, batch, noise), lower
+                return self.surrogate(problem, theta, lower.phi, batch, noise), lower
 
-            return descend_both(loss_fn, self.optimizers.theta, state, losses.shard)
+            return descend_both(loss_fn, self.optimizers.theta, state, shard)
 
         return Algorithm(init, step)
 
     def draw_noise(
-        self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array
+        self, problem: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array
     ) -> VaGESNoise:
         """All noise of the estimate."""
         visible_key, latent_key, refinement_key = jax.random.split(rng_key, 3)
-        latent = losses.draw_latent_noise(latent_key, phi, v, (2 * self.num_particles,))
-        latent = jax.tree.map(lambda leaf: jnp.squeeze(leaf, axis=1), latent)  # one particle a draw
-        visible = losses.draw_visible_noise(visible_key, v, ())
-        return VaGESNoise(visible, latent, losses.shard.own_key(refinement_key))
+        latent = problem.draw_latent_noise(latent_key, phi, v, (2 * self.num_particles,))
+        visible = problem.draw_visible_noise(visible_key, v, ())
+        return VaGESNoise(visible, latent, problem.shard.own_key(refinement_key))
 
     def surrogate(
-        self, losses: BilevelProblem, theta: Params, phi: Params, v: Array, noise: VaGESNoise
+        self, problem: BilevelProblem, theta: Params, phi: Params, v: Array, noise: VaGESNoise
     ) -> Float[Array, ""]:
         """The objective at s(v), whose gradient in theta is the estimate, that of
 
         mean_b [ z^T mean_h grad_v(-E) + n/(n-1) Cov_h(-E, sg[z^T grad_v(-E)]) ]
         """
-        points = self.objective.perturb(v, noise.visible)
-        samples = self._draw_particles(losses, theta, phi, points, noise)
-        first = jax.tree.map(lambda leaf: leaf[: self.num_particles], samples)
-        second = jax.tree.map(lambda leaf: leaf[self.num_particles :], samples)
-        loss, residual = self._residual(losses, jax.lax.stop_gradient(theta), phi, v, noise, points, first)
+        held = jax.lax.stop_gradient(theta)
+        trunk = problem.trunk(held, v, noise.visible)
+        first, second = self._draw_particles(problem, held, phi, trunk, noise)
+        score = self._mean_score(problem, held, phi, trunk, first)
 
-        def log_joint(points: Array, sample: LatentSample) -> Float[Array, " batch"]:
-            return -losses.energy_fn(theta, points, sample.h)
+        def objective(score: Array) -> Float[Array, ""]:
+            return self.objective.pointwise_loss(score, v, noise.visible).sum()
 
-        def directional(sample: LatentSample) -> tuple[Array, Array]:
-            """-E and z^T grad_v(-E), `[B]` each, by one forward-mode derivative."""
-            return jax.jvp(lambda points: log_joint(points, sample), (points,), (residual,))
-
-        log_joints, slopes = jax.vmap(directional)(second)
+        total, residual = jax.lax.stop_gradient(jax.value_and_grad(objective)(score))
+        log_joints, slopes = self._slopes(problem, theta, trunk.points, residual, second)
         centred = jax.lax.stop_gradient(slopes - slopes.mean(axis=0, keepdims=True))
         divisor = self.num_particles - (not self.biased_covariance)
-        covariance = (log_joints * centred).sum(axis=0) / divisor
-        estimate = jnp.mean(slopes.mean(axis=0) + covariance)
-        return loss + (estimate - jax.lax.stop_gradient(estimate))
+        estimate = jnp.mean(slopes.mean(axis=0) + (log_joints * centred).sum(axis=0) / divisor)
+        return total / v.shape[0] + (estimate - jax.lax.stop_gradient(estimate))
+
+    def _fit_posterior(
+        self, problem: BilevelProblem, rng_key: Key[Array, ""], state: LatentState, v: Array
+    ) -> LowerSolution:
+        """K optimiser steps on G(phi, theta), each on fresh noise."""
+        noise = problem.draw_noise(rng_key, state.phi, v, (self.lower_steps,))
+        lower = lower_problem(problem.lower_loss, self.optimizers.phi, state, problem.shard)
+        inputs = problem.lower_inputs(v, noise)
+        return StopGradient(self.lower_steps).solve(
+            lower, state.phi, state.theta, inputs, state.phi_opt_state
+        )
 
     def _draw_particles(
-        self, losses: BilevelProblem, theta: Params, phi: Params, points: Array, noise: VaGESNoise
-    ) -> LatentSample:
-        """Both sets of particles with a leading axis, `[2 P, B, *latent]`, held fixed."""
-        posterior = losses.posterior_fn(phi, points)
+        self, problem: BilevelProblem, theta: Params, phi: Params, trunk: Trunk, noise: VaGESNoise
+    ) -> tuple[LatentSample, LatentSample]:
+        """Both sets of particles, `[P, B, *latent]` each, held fixed."""
+        posterior = problem.posterior_fn(phi, trunk.points)
         samples = jax.vmap(lambda latent: sample_latents(posterior, latent))(noise.latent)
         if self.refinement is not None:
-            energy_fn = jax.vmap(lambda h: losses.energy_fn(theta, points, h).sum())
-            h = langevin(
-                energy_fn, noise.refinement, samples.h, self.refinement.num_steps, self.refinement.step_size
-            )
-            samples = LatentSample(h)
-        return jax.lax.stop_gradient(samples)
+            head = functools.partial(problem.energy.head, theta, trunk.points, trunk.features)
+            energy_fn = jax.vmap(lambda h: head(h).sum())
+            num_steps, step_size = self.refinement.num_steps, self.refinement.step_size
+            samples = LatentSample(langevin(energy_fn, noise.refinement, samples.h, num_steps, step_size))
+        return split_leading(jax.lax.stop_gradient(samples), self.num_particles)
 
-    def _residual(
-        self,
-        losses: BilevelProblem,
-        theta: Params,
-        phi: Params,
-        v: Array,
-        noise: VaGESNoise,
-        points: Array,
-        samples: LatentSample,
-    ) -> tuple[Float[Array, ""], Float[Array, "batch *visible"]]:
-        """The mean objective at s(v), and z, its derivative in s for each row."""
+    def _mean_score(
+        self, problem: BilevelProblem, theta: Params, phi: Params, trunk: Trunk, samples: LatentSample
+    ) -> Float[Array, "batch *visible"]:
+        """s(v) from particles; the features are gone back through once for all of them."""
 
-        def score(sample: LatentSample) -> Array:
+        def log_ratio(points: Array, features: PyTree, sample: LatentSample) -> Float[Array, ""]:
+            log_joint = -problem.energy.head(theta, points, features, sample.h)
             if self.variance_reduced:
-                score_fn = latent_score(losses.energy_fn, losses.posterior_fn, theta, phi, sample)
-                return score_fn(points)
-            return jax.grad(lambda points: -losses.energy_fn(theta, points, sample.h).sum())(points)
+                log_joint = log_joint - latent_log_prob(problem.posterior_fn(phi, points), sample)
+            return log_joint.sum()
 
-        estimate = jax.vmap(score)(samples).mean(axis=0)
+        of_points = jax.vmap(jax.grad(log_ratio, argnums=(0, 1)), in_axes=(None, None, 0))
+        scores = of_points(trunk.points, trunk.features, samples)
+        direct, through_features = jax.tree.map(lambda leaf: leaf.mean(axis=0), scores)
+        return direct + trunk.pullback(through_features)[0]
 
-        def objective(estimate: Array) -> Float[Array, ""]:
-            return self.objective.pointwise_loss(estimate, v, noise.visible).sum()
+    def _slopes(
+        self, problem: BilevelProblem, theta: Params, points: Array, residual: Array, samples: LatentSample
+    ) -> tuple[Float[Array, "particles batch"], Float[Array, "particles batch"]]:
+        """-E and z^T grad_v(-E) of each particle, by one forward-mode derivative."""
+        features_fn = functools.partial(problem.energy.features, theta)
+        features, features_dot = jax.jvp(features_fn, (points,), (residual,))
 
-        total, residual = jax.value_and_grad(objective)(estimate)
-        return total / v.shape[0], jax.lax.stop_gradient(residual)
+        def directional(h: Array) -> tuple[Array, Array]:
+            log_joint = lambda points, features: -problem.energy.head(theta, points, features, h)  # noqa: E731
+            return jax.jvp(log_joint, (points, features), (residual, features_dot))
+
+        return jax.vmap(directional)(samples.h)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -12,15 +12,16 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract import latent_log_prob, map_particles, sample_latents
+from bism_jax._contract import factor, latent_log_prob, map_particles, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
+from bism_jax.hypergradient import LowerSolution, StopGradient
 from bism_jax.methods._common.algorithm import start_optimizers
 from bism_jax.methods._common.descent import descend
-from bism_jax.methods._common.lower_level import fit_posterior
+from bism_jax.methods._common.lower_level import lower_problem
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.states import no_iterations
-from bism_jax.methods.losses._bilevel import BilevelProblem
+from bism_jax.methods.losses._bilevel import LatentModel, LowerInput
 from bism_jax.methods.losses._noise_contrast import (
     check_distribution,
     check_noise,
@@ -28,7 +29,7 @@ from bism_jax.methods.losses._noise_contrast import (
     logistic_loss,
     noise_for,
 )
-from bism_jax.objectives import KL, SM
+from bism_jax.objectives import KL
 from bism_jax.typing import Algorithm, Noise, Params
 
 
@@ -123,8 +124,7 @@ class VNCE(TrainingMethod):
 
     def _bind(self, model: BoundModel) -> Algorithm:
         energy, posterior, init_params, shard = model
-        # The lower level sees the data itself, as exact score matching does.
-        losses = BilevelProblem(energy.apply, posterior.apply, SM(), KL(), shard=shard)
+        latent_model = LatentModel(factor(energy), posterior.apply, shard=shard)
 
         def init(rng_key: Key[Array, ""], batch: Array) -> VNCEState:
             check_noise(self.noise, batch)
@@ -135,15 +135,15 @@ class VNCE(TrainingMethod):
 
         def step(rng_key: Key[Array, ""], state: VNCEState, batch: Array) -> tuple[VNCEState, VNCEInfo]:
             lower_key, noise_key = jax.random.split(rng_key)
-            lower = fit_posterior(losses, self.lower_steps, self.optimizers.phi, lower_key, state, batch)
-            noise = self.draw_noise(losses, noise_key, lower.phi, batch)
+            lower = self._fit_posterior(latent_model, lower_key, state, batch)
+            noise = self.draw_noise(latent_model, noise_key, lower.phi, batch)
 
             def loss_fn(params: tuple[Params, Array]) -> Float[Array, ""]:
-                return self.higher_loss(losses, params, lower.phi, batch, noise)
+                return self.higher_loss(latent_model, params, lower.phi, batch, noise)
 
             params = (state.theta, state.log_partition)
             (theta, log_partition), theta_opt_state, loss, grads, _ = descend(
-                loss_fn, self.optimizers.theta, params, state.theta_opt_state, losses.shard, state.iteration
+                loss_fn, self.optimizers.theta, params, state.theta_opt_state, shard, state.iteration
             )
             info = VNCEInfo(loss, lower.losses[-1], optax.tree.norm(grads[0]), log_partition)
             new_state = VNCEState(
@@ -153,17 +153,17 @@ class VNCE(TrainingMethod):
 
         return Algorithm(init, step)
 
-    def draw_noise(self, losses: BilevelProblem, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
+    def draw_noise(self, model: LatentModel, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
         """All noise of the loss in theta."""
         point_key, data_key, latent_key = jax.random.split(rng_key, 3)
-        points = draw_noise(self.noise, point_key, v, self.noise_ratio, losses.shard)
-        data_latent = losses.draw_latent_noise(data_key, phi, v, ())
-        at_noise = replace(losses, num_particles=self.num_particles)
-        return VNCENoise(points, data_latent, at_noise.draw_latent_noise(latent_key, phi, v, (len(points),)))
+        points = draw_noise(self.noise, point_key, v, self.noise_ratio, model.shard)
+        data_latent = model.draw_latent_noise(data_key, phi, v, (1,))
+        sample_shape = (self.noise_ratio, self.num_particles)
+        return VNCENoise(points, data_latent, model.draw_latent_noise(latent_key, phi, v, sample_shape))
 
     def higher_loss(
         self,
-        losses: BilevelProblem,
+        model: LatentModel,
         params: tuple[Params, Array],
         phi: Params,
         v: Float[Array, "batch *visible"],
@@ -175,11 +175,11 @@ class VNCE(TrainingMethod):
         log_noise = noise_for(self.noise, v).log_prob
 
         def log_ratio(v: Array, latent: Noise) -> Float[Array, " batch"]:
-            posterior = losses.posterior_fn(phi, v)
+            posterior, features = model.posterior_fn(phi, v), model.energy.features(theta, v)
 
             def log_weight(latent: Noise) -> Float[Array, " batch"]:
                 sample = jax.lax.stop_gradient(sample_latents(posterior, latent))
-                return -losses.energy_fn(theta, v, sample.h) - latent_log_prob(posterior, sample)
+                return -model.energy.head(theta, v, features, sample.h) - latent_log_prob(posterior, sample)
 
             log_weights = map_particles(log_weight, latent)
             log_mean = jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
@@ -187,3 +187,19 @@ class VNCE(TrainingMethod):
 
         on_noise = map_particles(lambda point: log_ratio(*point), (noise.v, noise.noise_latent))
         return logistic_loss(log_ratio(v, noise.data_latent), on_noise)
+
+    def _fit_posterior(
+        self, model: LatentModel, rng_key: Key[Array, ""], state: VNCEState, v: Array
+    ) -> LowerSolution:
+        """K optimiser steps on KL(q || p(h | v; theta)) at the data, each on fresh noise."""
+        latent_key = jax.random.split(rng_key)[1]
+        latent = model.draw_latent_noise(latent_key, state.phi, v, (self.lower_steps, 1))
+        features = model.energy.features(state.theta, v)
+
+        def loss_fn(phi: Params, theta: Params, latent: Noise) -> Float[Array, ""]:
+            return model.posterior_loss(KL(), phi, theta, LowerInput(v, 1.0, latent, features))
+
+        problem = lower_problem(loss_fn, self.optimizers.phi, state, model.shard)
+        return StopGradient(self.lower_steps).solve(
+            problem, state.phi, state.theta, latent, state.phi_opt_state
+        )

@@ -15,12 +15,12 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from bism_jax import checks
-from bism_jax._contract import LatentSample, Model, as_model
+from bism_jax._contract import LatentSample, Model, as_model, factor
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._contract.model_checks import check_latent_model
 from bism_jax._jax_switches import with_transfers
 from bism_jax.checks import floating_rows
-from bism_jax.hypergradient import LowerProblem, StopGradient, Strategy, Unrolled
+from bism_jax.hypergradient import LowerProblem, StopGradient, Unrolled
 from bism_jax.methods import BilevelProblem, LevelNoise
 from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
 from bism_jax.objectives import Divergence, Objective, latent_score, marginal_score
@@ -123,8 +123,8 @@ def gradient_bias(
     check_lower_density(posterior, phi, batch, divergence)
     check_higher_density(posterior, phi, batch, objective)
 
-    losses = BilevelProblem(energy.apply, posterior.apply, objective, divergence)
-    comparison = _Comparison(losses, optimizer, score_at, tuple(lower_steps), tuple(num_steps))
+    problem = BilevelProblem(factor(energy), posterior.apply, objective, divergence)
+    comparison = _Comparison(problem, optimizer, score_at, tuple(lower_steps), tuple(num_steps))
     keys = jax.random.split(rng_key, num_draws)
     moments = jax.jit(comparison.moments)(theta, phi, batch, keys)
     norm = jnp.linalg.norm(moments.bias, axis=-1)
@@ -164,7 +164,7 @@ class _Moments(NamedTuple):
 class _Comparison:
     """Both gradients as functions of one draw of the noise, flattened to `[size]`."""
 
-    losses: BilevelProblem
+    problem: BilevelProblem
     optimizer: optax.GradientTransformation
     score_at: ScoreAt
     lower_steps: tuple[int, ...]
@@ -187,56 +187,47 @@ class _Comparison:
         first_key, unrolled_key, higher_key, score_key = jax.random.split(key, 4)
         first = self._lower_inputs(first_key, phi, v, self.lower_steps[-1])
         unrolled = self._lower_inputs(unrolled_key, phi, v, self.num_steps[-1])
-        higher = self._draw_noise(higher_key, phi, v, ())
+        higher = self.problem.draw_noise(higher_key, phi, v, ())
         starts = self._starts(theta, phi, first)
-        columns = [
-            self._hypergradients(Unrolled(n), theta, starts, v, unrolled, higher) for n in self.num_steps
-        ]
+        columns = [self._hypergradients(n, theta, starts, v, unrolled, higher) for n in self.num_steps]
 
         def exact_loss(theta: Params) -> Float[Array, ""]:
-            points = self.losses.objective.perturb(v, higher.visible)
+            points = self.problem.objective.perturb(v, higher.visible)
             score_fn = self.score_at(theta, points, score_key)
-            return self.losses.objective.loss(score_fn, v, higher.visible).mean()
+            return self.problem.objective.loss(score_fn, v, higher.visible).mean()
 
         return ravel_pytree(jax.grad(exact_loss)(theta))[0], jnp.stack(columns, axis=1)
-
-    def _draw_noise(self, key: Array, phi: Params, v: Array, sample_shape: tuple[int, ...]) -> LevelNoise:
-        visible_key, latent_key = jax.random.split(key)
-        return LevelNoise(
-            self.losses.draw_visible_noise(visible_key, v, sample_shape),
-            self.losses.draw_latent_noise(latent_key, phi, v, sample_shape),
-        )
 
     def _lower_inputs(self, key: Array, phi: Params, v: Array, num_steps: int) -> PyTree:
         """What `num_steps` lower-level steps see, one slice a step."""
         if num_steps == 0:
             return None
-        noise = self._draw_noise(key, phi, v, (num_steps,))
-        return jax.vmap(self.losses.lower_input, in_axes=(None, 0))(v, noise)
+        return self.problem.lower_inputs(v, self.problem.draw_noise(key, phi, v, (num_steps,)))
 
     @property
-    def _problem(self) -> LowerProblem:
-        return LowerProblem(self.losses.lower_loss, self.optimizer)
+    def _lower_problem(self) -> LowerProblem:
+        return LowerProblem(self.problem.lower_loss, self.optimizer)
 
     def _starts(self, theta: Params, phi: Params, inputs: PyTree) -> PyTree:
         """The parameters and the optimiser's state after each K, stacked."""
         states, done, opt_state = [], 0, self.optimizer.init(phi)
         for count in self.lower_steps:
             slices = jax.tree.map(lambda leaf, done=done, count=count: leaf[done:count], inputs)
-            solution = StopGradient(count - done).solve(self._problem, phi, theta, slices, opt_state)
+            solution = StopGradient(count - done).solve(self._lower_problem, phi, theta, slices, opt_state)
             phi, opt_state, done = solution.phi, solution.opt_state, count
             states.append((phi, opt_state))
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
     def _hypergradients(
-        self, strategy: Strategy, theta: Params, starts: PyTree, v: Array, inputs: PyTree, higher: LevelNoise
+        self, num_steps: int, theta: Params, starts: PyTree, v: Array, inputs: PyTree, higher: LevelNoise
     ) -> Float[Array, "lower_steps size"]:
         """One N at each K; a loop over K, so that each N is compiled once."""
-        slices = jax.tree.map(lambda leaf: leaf[: strategy.num_steps], inputs)
+        slices = jax.tree.map(lambda leaf: leaf[:num_steps], inputs)
+        strategy, lower = Unrolled(num_steps), self._lower_problem
 
         def from_start(start: PyTree) -> Float[Array, " size"]:
-            grad_fn = jax.grad(self.losses.unrolled_loss, has_aux=True)
-            gradient, _ = grad_fn(theta, start[0], v, higher, strategy, self._problem, slices, start[1])
+            grad_fn = jax.grad(self.problem.unrolled_loss, has_aux=True)
+            gradient, _ = grad_fn(theta, start[0], v, higher, strategy, lower, slices, start[1])
             return ravel_pytree(gradient)[0]
 
         return jax.lax.map(from_start, starts)

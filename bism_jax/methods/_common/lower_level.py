@@ -1,41 +1,31 @@
-"""The lower level of methods that fit a posterior without differentiating through its steps."""
+"""The lower level of an iteration: what an optimiser does to phi at the present theta."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-import jax
-from jaxtyping import Array, Float, Key
+import optax
+from jaxtyping import Array, Float
 
-from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient
+from bism_jax.hypergradient import LowerProblem
 from bism_jax.methods._common.iteration_counts import count_iterations
-from bism_jax.methods.losses._bilevel import BilevelProblem, LevelNoise
+from bism_jax.methods._common.shards import BatchShard
 
 
-def fit_posterior(
-    losses: BilevelProblem,
-    num_steps: int,
-    optimizer: Any,
-    rng_key: Key[Array, ""],
+def lower_problem(
+    loss_fn: Callable[..., Float[Array, ""]],
+    optimizer: optax.GradientTransformation,
     state: Any,
-    v: Float[Array, "batch *visible"],
-) -> LowerSolution:
-    """K optimiser steps on G(phi, theta), each on fresh noise.
+    shard: BatchShard,
+) -> LowerProblem:
+    """The lower-level problem of an iteration from `state`.
 
     Args:
-        losses: the model with the lower-level loss.
-        num_steps: K.
+        loss_fn: `(phi, theta, input)`, of this device's rows.
         optimizer: of phi; its schedules count iterations.
-        rng_key: key.
-        state: has `theta`, `phi`, `phi_opt_state` and `iteration`.
-        v: the batch.
+        state: has `phi`, `phi_opt_state` and `iteration`.
+        shard: the rows of this device.
     """
-    visible_key, latent_key = jax.random.split(rng_key)
-    noise = LevelNoise(
-        losses.draw_visible_noise(visible_key, v, (num_steps,)),
-        losses.draw_latent_noise(latent_key, state.phi, v, (num_steps,)),
-    )
-    inputs = jax.vmap(losses.lower_input, in_axes=(None, 0))(v, noise)
-    optimizer = count_iterations(optimizer, state.phi_opt_state, state.phi, state.iteration)
-    problem = LowerProblem(losses.lower_loss, optimizer, losses.shard.axis_name)
-    return StopGradient(num_steps).solve(problem, state.phi, state.theta, inputs, state.phi_opt_state)
+    counted = count_iterations(optimizer, state.phi_opt_state, state.phi, state.iteration)
+    return LowerProblem(loss_fn, counted, shard.axis_name)

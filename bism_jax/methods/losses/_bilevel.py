@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -73,7 +73,51 @@ class Trunk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BilevelProblem:
+class LatentModel:
+    """p(v, h; theta) and the posterior q(h | v; phi) that is fitted to it, on the rows that a device holds.
+
+    Attributes:
+        energy_fn: `(theta, v, h) -> [B]`, or a `FactoredEnergy`.
+        posterior_fn: `(phi, v) -> distribution`.
+        shard: the part of the batch that this device holds.
+    """
+
+    energy_fn: EnergyFn
+    posterior_fn: PosteriorFn
+    shard: BatchShard = field(default=BatchShard(), kw_only=True)
+
+    @property
+    def energy(self) -> FactoredEnergy:
+        """The energy in factored form."""
+        if isinstance(self.energy_fn, FactoredEnergy):
+            return self.energy_fn
+        return without_features(self.energy_fn)
+
+    def draw_latent_noise(
+        self, rng_key: Key[Array, ""], phi: Params, v: Array, sample_shape: tuple[int, ...]
+    ) -> Noise:
+        """The posterior's noise with leading axes `sample_shape`."""
+        # The noise depends on the posterior's shapes alone, so the compiler drops this evaluation.
+        posterior = self.posterior_fn(phi, self.shard.global_batch(v))
+        noise = draw_latent_noise(rng_key, posterior, sample_shape)
+        return self.shard.rows(noise, len(sample_shape), v.shape[0])
+
+    def posterior_loss(
+        self, divergence: Divergence, phi: Params, theta: Params, data: LowerInput
+    ) -> Float[Array, ""]:
+        """mean_b w_b D(q(h|v_b; phi) || p(h|v_b; theta))."""
+        features = self.energy.features(theta, data.v) if data.features is None else data.features
+
+        def energy_fn(theta: Params, v: Array, h: Array) -> Float[Array, " batch"]:
+            return self.energy.head(theta, v, features, h)
+
+        posterior = self.posterior_fn(phi, data.v)
+        losses = divergence.loss(energy_fn, theta, posterior, data.v, data.latent)
+        return jnp.mean(data.weight * losses)
+
+
+@dataclass(frozen=True)
+class BilevelProblem(LatentModel):
     """A model with the losses of both levels.
 
         G(phi, theta) = mean_b w_b D(q(h|v~_b; phi) || p(h|v~_b; theta))           lower level
@@ -90,24 +134,14 @@ class BilevelProblem:
         objective: F.
         divergence: D.
         num_particles: P, latents a data point at both levels.
-        shard: the part of the batch that this device holds.
         particle_average: of the higher level, `"losses"` or `"scores"`.
+        shard: the part of the batch that this device holds.
     """
 
-    energy_fn: EnergyFn
-    posterior_fn: PosteriorFn
     objective: Objective
     divergence: Divergence
     num_particles: int = 1
-    shard: BatchShard = BatchShard()
     particle_average: Literal["losses", "scores"] = "losses"
-
-    @property
-    def energy(self) -> FactoredEnergy:
-        """The energy in factored form."""
-        if isinstance(self.energy_fn, FactoredEnergy):
-            return self.energy_fn
-        return without_features(self.energy_fn)
 
     @property
     def moves_latents(self) -> bool:
@@ -120,14 +154,15 @@ class BilevelProblem:
         noise = self.objective.draw_noise(rng_key, self.shard.global_batch(v), sample_shape)
         return self.shard.rows(noise, len(sample_shape), v.shape[0])
 
-    def draw_latent_noise(
+    def draw_noise(
         self, rng_key: Key[Array, ""], phi: Params, v: Array, sample_shape: tuple[int, ...]
-    ) -> Noise:
-        """The posterior's noise with leading axes `(*sample_shape, P)`."""
-        # The noise depends on the posterior's shapes alone, so the compiler drops this evaluation.
-        posterior = self.posterior_fn(phi, self.shard.global_batch(v))
-        noise = draw_latent_noise(rng_key, posterior, (*sample_shape, self.num_particles))
-        return self.shard.rows(noise, len(sample_shape) + 1, v.shape[0])
+    ) -> LevelNoise:
+        """The noise of a loss, or of several along the leading axes `sample_shape`."""
+        visible_key, latent_key = jax.random.split(rng_key)
+        return LevelNoise(
+            self.draw_visible_noise(visible_key, v, sample_shape),
+            self.draw_latent_noise(latent_key, phi, v, (*sample_shape, self.num_particles)),
+        )
 
     def lower_input(self, v: Array, noise: LevelNoise) -> LowerInput:
         """What the lower-level loss needs of the batch and its noise."""
@@ -137,22 +172,19 @@ class BilevelProblem:
             noise.latent,
         )
 
-    def trunk(self, theta: Params, v: Array, noise: LevelNoise) -> Trunk:
+    def lower_inputs(self, v: Array, noise: LevelNoise) -> LowerInput:
+        """`lower_input` of several steps, whose noise has a leading axis."""
+        return jax.vmap(self.lower_input, in_axes=(None, 0))(v, noise)
+
+    def trunk(self, theta: Params, v: Array, visible: Noise) -> Trunk:
         """The features of the perturbed batch; one pass serves both levels where they share its noise."""
-        points = self.objective.perturb(v, noise.visible)
+        points = self.objective.perturb(v, visible)
         features, pullback = jax.vjp(lambda points: self.energy.features(theta, points), points)
         return Trunk(points, features, pullback)
 
     def lower_loss(self, phi: Params, theta: Params, data: LowerInput) -> Float[Array, ""]:
         """G(phi, theta)."""
-        features = self.energy.features(theta, data.v) if data.features is None else data.features
-
-        def energy_fn(theta: Params, v: Array, h: Array) -> Float[Array, " batch"]:
-            return self.energy.head(theta, v, features, h)
-
-        posterior = self.posterior_fn(phi, data.v)
-        losses = self.divergence.loss(energy_fn, theta, posterior, data.v, data.latent)
-        return jnp.mean(data.weight * losses)
+        return self.posterior_loss(self.divergence, phi, theta, data)
 
     def higher_loss(
         self,
@@ -163,7 +195,7 @@ class BilevelProblem:
         trunk: Trunk | None = None,
     ) -> Float[Array, ""]:
         """J(theta, phi), with the latents drawn at the perturbed points; `trunk` is computed where None."""
-        trunk = self.trunk(theta, v, noise) if trunk is None else trunk
+        trunk = self.trunk(theta, v, noise.visible) if trunk is None else trunk
 
         def of_mean_score(latents: Noise) -> Float[Array, " batch"]:
             return self._point_losses(theta, phi, v, noise.visible, trunk, latents)
@@ -207,10 +239,16 @@ class BilevelProblem:
         v: Float[Array, "batch *visible"],
         noise: LevelNoise,
         strategy: Strategy,
-        problem: LowerProblem,
+        lower_problem: LowerProblem,
         inputs: PyTree = None,
         opt_state: PyTree = None,
+        trunk: Trunk | None = None,
     ) -> tuple[Float[Array, ""], LowerSolution]:
         """J(theta, phi^N(theta)), whose gradient in theta is the hypergradient, and the solution."""
-        solution = strategy.solve(problem, phi, theta, inputs, opt_state)
-        return self.higher_loss(theta, solution.phi, v, noise), solution
+        solution = strategy.solve(lower_problem, phi, theta, inputs, opt_state)
+        return self.higher_loss(theta, solution.phi, v, noise, trunk), solution
+
+
+def split_leading(tree: PyTree, index: int) -> tuple[Any, Any]:
+    """The first `index` slices of each leaf, and the others."""
+    return jax.tree.map(lambda leaf: leaf[:index], tree), jax.tree.map(lambda leaf: leaf[index:], tree)
