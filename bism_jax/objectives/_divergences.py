@@ -85,6 +85,7 @@ class Fisher:
         _check_arguments(energy_fn, posterior, v)
 
         def log_ratio(h: Array) -> Array:
+            # Without the sample's intermediates: log q from those would not depend on h.
             return _log_ratio(energy_fn, theta, posterior, v, LatentSample(h)).sum()
 
         def squared_norm(noise: Noise) -> Float[Array, " batch"]:

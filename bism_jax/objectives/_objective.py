@@ -34,6 +34,26 @@ class Objective(Protocol):
         ...
 
 
+class EqualWeights:
+    """The part of an objective for which all data points count the same."""
+
+    def lower_weight(self, noise: Noise) -> float:
+        """One for every data point."""
+        return 1.0
+
+
+class WithoutNoise(EqualWeights):
+    """The part of an objective that is evaluated at the data themselves."""
+
+    def draw_noise(self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()) -> tuple[()]:
+        """The empty tuple: no noise is needed."""
+        return ()
+
+    def perturb(self, v: Array, noise: tuple[()]) -> Array:
+        """The batch v itself."""
+        return v
+
+
 @runtime_checkable
 class PointwiseObjective(Objective, Protocol):
     """An objective that needs the score's values at the perturbed points only, not its derivatives."""

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from bism_jax import checks
 from bism_jax.typing import Params
 
-_COLOURS = (1, 3)
+_COLOURS = (1, 3)  # by which an axis of channels is told from one of pixels
 
 
 @dataclass(frozen=True, eq=False)
