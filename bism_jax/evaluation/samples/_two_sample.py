@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from bism_jax._jax_switches import with_transfers
 from bism_jax.checks import as_numbers, not_empty, positive_scalar
-from bism_jax.evaluation.samples._squared_distances import squared_distances
+from bism_jax.evaluation.samples._squared_distances import rows_at_a_time, squared_distances
 
-_PAIRS_AT_A_TIME = 2**22
+# Of each sample: all pairs of both are held at once, 16 MiB in float32.
 _MEDIAN_ROWS = 1000
 
 Sample = Float[Array | np.ndarray, "rows *event"]
@@ -98,8 +98,7 @@ def _mean_of_pairs(
         values = fn(squared_distances(row, others))
         return values.sum() - values[index] if one_sample else values.sum()
 
-    batch_size = max(1, _PAIRS_AT_A_TIME // len(others))
-    sums = jax.lax.map(row_sum, (x, jnp.arange(len(x))), batch_size=batch_size)
+    sums = jax.lax.map(row_sum, (x, jnp.arange(len(x))), batch_size=rows_at_a_time(others))
     return sums.mean() / (len(others) - one_sample)
 
 
