@@ -38,7 +38,7 @@ class ToyDensity:
         """Independent draws; under `jax.jit`, `num_samples` is static.
 
         Raises:
-            TypeError: for what is no key.
+            TypeError: for anything but a key.
             ValueError: for an array of keys, or a count that is not an integer of at least 1.
         """
         checks.positive_int("num_samples", num_samples)
@@ -50,7 +50,7 @@ class ToyDensity:
         Raises:
             NotImplementedError: this density has no closed form.
             ValueError: for points that are not on the plane, `[..., 2]`.
-            TypeError: for what is no array of real numbers.
+            TypeError: for anything but an array of real numbers.
         """
         if self.log_prob_fn is None:
             known = ", ".join(name for name, density in TOYS.items() if density.log_prob_fn is not None)
@@ -120,7 +120,7 @@ def checkerboard_splits(rng_key: PRNGKeyArray) -> Splits:
     of log 2 = 0.693 nats. The points are the same whether JAX is in 64-bit mode or not.
 
     Raises:
-        TypeError: for what is no key.
+        TypeError: for anything but a key.
         ValueError: for an array of keys.
     """
     rng_key = checks.rng_key("rng_key", rng_key)

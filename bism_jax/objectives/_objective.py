@@ -69,7 +69,7 @@ def check_draw(rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...]) -
     """The key of a draw for a batch like `v`, typed.
 
     Raises:
-        TypeError: for what is no key, no array or no shape.
+        TypeError: where an argument has the wrong type.
         ValueError: for an array of keys, or a v that is empty or not floating.
     """
     if not isinstance(v, jax.ShapeDtypeStruct):
@@ -94,7 +94,7 @@ def score_at(score_fn: ScoreFn, points: Array) -> Array:
     """The score at some points.
 
     Raises:
-        TypeError: for what is no function, or points that are no array.
+        TypeError: where `score_fn` is no function, or the points are no array.
         ValueError: where it cannot be evaluated there, or returns another shape.
     """
     checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")

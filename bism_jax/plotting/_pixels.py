@@ -36,7 +36,7 @@ def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width
 
 
 def as_images(name: str, images: ArrayLike) -> np.ndarray:
-    """`images` as an array of whatever dtype, for `as_pixels` to look at."""
+    """`images` as an array of any dtype, which `as_pixels` checks."""
     if isinstance(images, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost; fill it.")
     try:

@@ -77,7 +77,7 @@ def initial_noise(
     """The start of a chain far from all data, 0.5 + N(0, I), of visible units and of latents that move.
 
     Raises:
-        TypeError: for a key or a dtype that is none.
+        TypeError: where the key is no key, or the dtype no dtype.
         ValueError: for a shape that is no tuple of integers of at least 1, or a dtype that is not floating.
     """
     checks.widths("shape", shape)

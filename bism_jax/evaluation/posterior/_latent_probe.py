@@ -63,7 +63,7 @@ def latent_probe(
         ImportError: where scikit-learn is not installed.
         TypeError: where an argument has the wrong type.
         ValueError: where labels and rows differ in number, the training labels are of one class, or the
-            posterior has no mean or cannot be evaluated with phi on the rows, which hold NaN or are none.
+            posterior has no mean or cannot be evaluated with phi on the rows; for no rows, or rows with NaN.
     """
     checks.positive_int("batch_size", batch_size)
     as_model("posterior_fn", posterior_fn)

@@ -57,7 +57,7 @@ def image_features(label: str, network: nn.Module, params: Params) -> ImageFeatu
     """The features of a network, named after its label and its parameters.
 
     Raises:
-        TypeError: for a label that is no text, or what is no Linen module with a method `features`.
+        TypeError: where the label is no text, or the network no Linen module with a method `features`.
         ValueError: for parameters that are not floating and finite.
     """
     if not isinstance(label, str):
