@@ -19,15 +19,7 @@ def as_path(name: str, value: Any) -> epath.Path:
         TypeError: for anything but a path.
         ValueError: for an empty path, a scheme that is unknown, or one that nothing installed can reach.
     """
-    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise TypeError(f"{name} must be a path, not {value!r}.")
-    text = os.fspath(value)
-    if text == "":
-        raise ValueError(f"{name} is empty; pass a path.")
-    if "\0" in text:
-        raise ValueError(f"{name}={text!r} holds a null character; pass another path.")
-    if not is_unicode(text):
-        raise ValueError(f"{name}={text!r} holds what is no character; pass another path.")
+    text = _text_of(name, value)
     scheme = _SCHEME.match(text)
     if scheme is None:
         path = epath.Path(text).expanduser()
@@ -37,22 +29,7 @@ def as_path(name: str, value: Any) -> epath.Path:
             f"{name}={text!r} has lost a slash, as pathlib's paths do; pass the string "
             f"'{scheme.group(1)}://...', or an etils.epath.Path."
         )
-    try:
-        path = epath.Path(text)
-    except KeyError as error:
-        raise ValueError(
-            f"{name}={text!r}: the scheme {scheme.group(1)}:// is unknown; pass a folder, gs://BUCKET/..., "
-            "or another scheme of etils.epath."
-        ) from error
-    try:
-        path.exists()
-    except Exception as error:
-        raise ValueError(
-            f"{name}={text!r} cannot be reached ({type(error).__name__}: {error}); install what reads "
-            f"{scheme.group(1)}:// (for gs:// it is tensorflow or gcsfs), see to its permissions, or pass a "
-            "folder."
-        ) from error
-    return path
+    return _reachable(name, text, scheme.group(1))
 
 
 def is_unicode(text: str) -> bool:
@@ -62,6 +39,38 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _text_of(name: str, value: Any) -> str:
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{name} must be a path, not {value!r}.")
+    text = os.fspath(value)
+    if text == "":
+        raise ValueError(f"{name} is empty; pass a path.")
+    if "\0" in text:
+        raise ValueError(f"{name}={text!r} holds a null character; pass another path.")
+    if not is_unicode(text):
+        raise ValueError(f"{name}={text!r} holds what is no character; pass another path.")
+    return text
+
+
+def _reachable(name: str, text: str, scheme: str) -> epath.Path:
+    """A path with a scheme; epath raises errors of many types where what reads it is not installed."""
+    try:
+        path = epath.Path(text)
+    except KeyError as error:
+        raise ValueError(
+            f"{name}={text!r}: the scheme {scheme}:// is unknown; pass a folder, gs://BUCKET/..., or another "
+            "scheme of etils.epath."
+        ) from error
+    try:
+        path.exists()
+    except Exception as error:
+        raise ValueError(
+            f"{name}={text!r} cannot be reached ({type(error).__name__}: {error}); install what reads "
+            f"{scheme}:// (for gs:// it is tensorflow or gcsfs), see to its permissions, or pass a folder."
+        ) from error
+    return path
 
 
 def is_local(path: epath.Path) -> bool:

@@ -27,7 +27,8 @@ from bism_jax.evaluation import (
     score_matching_objective,
     sliced_score_matching_objective,
 )
-from bism_jax.evaluation.likelihood import _annealed_importance as annealed_importance
+from bism_jax.evaluation.likelihood import _importance_weights as importance_weights
+from bism_jax.evaluation.samples import _squared_distances
 from bism_jax.evaluation.samples import _two_sample as two_sample
 from bism_jax.models import GRBM, DiagonalGaussian, MLPCritic, MLPEnergy, RelaxedBernoulli
 from tests.small_models import (
@@ -178,7 +179,7 @@ class TestAnnealedImportanceSampling:
     def test_standard_error_of_heavy_weights(self, num_particles):
         """Of log-normal weights that vary by 2.1 times their mean; c / sqrt(P) is low where they are few."""
         log_weights = 1.3 * normal(2_000_000 // num_particles, num_particles)
-        found = run(jax.vmap(annealed_importance._log_mean), log_weights)
+        found = run(jax.vmap(importance_weights.log_mean), log_weights)
         spread = float(found.value.std())
         sample_spread = np.exp(log_weights).std(axis=1, ddof=1) / np.exp(log_weights).mean(axis=1)
         assert np.sqrt((found.standard_error**2).mean()) == pytest.approx(spread, rel=0.08)
@@ -190,16 +191,16 @@ class TestAnnealedImportanceSampling:
     def test_standard_errors_in_float32(self, shift):
         """However large log Z is, and where one weight is nearly all of the sum."""
         log_weights = np.array([0.0, -0.5, 0.25, -1.0, 0.5]) + shift
-        found = annealed_importance._log_mean(jnp.asarray(log_weights, jnp.float32))
+        found = importance_weights.log_mean(jnp.asarray(log_weights, jnp.float32))
         close(found.standard_error, jackknife_error(np.exp(log_weights - shift)), rtol=1e-3)
-        found = annealed_importance._log_mean(jnp.asarray([shift, shift - 30, shift - 31], jnp.float32))
+        found = importance_weights.log_mean(jnp.asarray([shift, shift - 30, shift - 31], jnp.float32))
         close(found.standard_error, jackknife_error(np.exp([0.0, -30.0, -31.0])), rtol=1e-3)
-        found = annealed_importance._log_mean(jnp.full(7, shift, jnp.float32))
+        found = importance_weights.log_mean(jnp.full(7, shift, jnp.float32))
         close(found.standard_error, 0, atol=1e-6)
 
     def test_resampling_is_in_proportion_to_the_weights(self):
         weights = np.array([0.5, 0.0, 0.25, 0.25])
-        chosen = annealed_importance._resample(rng_key(), jnp.log(weights))
+        chosen = importance_weights.resample(rng_key(), jnp.log(weights))
         np.testing.assert_array_equal(np.bincount(chosen, minlength=4), 4 * weights)
 
     def test_few_effective_samples_give_a_warning(self):
@@ -486,7 +487,7 @@ class TestTwoSample:
     # Blocks of two rows divide neither sample; one shape each, so that each is traced with its blocks.
     @pytest.mark.parametrize(("shape", "pairs"), [((2,), 2**22), ((2, 3), 10), ((1,), 1)])
     def test_against_brute_force(self, monkeypatch, shape, pairs):
-        monkeypatch.setattr(two_sample, "_PAIRS_AT_A_TIME", pairs)
+        monkeypatch.setattr(_squared_distances, "_PAIRS_AT_A_TIME", pairs)
         x, y = 3 + normal(7, *shape), 3.5 + 2 * normal(5, *shape, seed=1)
         median = np.median(
             pair_distances(np.concatenate([x, y]), np.concatenate([x, y]))[np.triu_indices(12, 1)]

@@ -1,7 +1,6 @@
 """Measures of samples and of scores against closed forms, SciPy, and loops over all pairs."""
 
 import functools
-import sys
 import warnings
 
 import jax
@@ -25,6 +24,7 @@ from bism_jax.evaluation import (
     ood_scores,
     precision_recall,
 )
+from bism_jax.evaluation.samples import _squared_distances
 from bism_jax.models import BernoulliPosterior, LinearGaussian
 from tests.small_models import conditional_moments, joint_moments, linear_theta, normal
 
@@ -265,7 +265,7 @@ def test_precision_and_recall_agree_with_brute_force(x64, k):
 
 def test_blocks_do_not_change_precision_and_recall(x64, monkeypatch):
     data, samples = normal(33, 4, seed=5), normal(21, 4, seed=6) + 0.8
-    monkeypatch.setattr(sys.modules["bism_jax.evaluation.samples._precision_recall"], "_PAIRS_AT_A_TIME", 64)
+    monkeypatch.setattr(_squared_distances, "_PAIRS_AT_A_TIME", 64)
     close(precision_recall(data, samples), brute_force(data, samples, 3))
 
 

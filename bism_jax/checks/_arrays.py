@@ -18,7 +18,7 @@ def as_numbers(name: str, value: Any, expected: str = "[rows, ...]") -> Array | 
     """`value` as an array of real numbers; JAX's and NumPy's stay what they are.
 
     Raises:
-        TypeError: for what is no array.
+        TypeError: for anything but an array.
         ValueError: for an array of another dtype, or a masked array, whose mask would be lost.
     """
     if isinstance(value, np.ma.MaskedArray):
@@ -37,7 +37,7 @@ def floating_rows(name: str, value: Any, expected: str = "[rows, *visible]") -> 
     """`value` as an array of at least one row of finite floating numbers.
 
     Raises:
-        TypeError: for what is no array of numbers.
+        TypeError: for anything but an array of numbers.
         ValueError: for another dtype, no rows, or values that are NaN or infinite.
     """
     array = as_numbers(name, value, expected)
@@ -82,15 +82,17 @@ def floating(name: str, array: Array | np.ndarray) -> None:
         )
 
 
-def finite_rows(name: str, array: Array | np.ndarray) -> None:
-    """Raises ValueError where a known value is NaN or infinite."""
+def finite_rows(
+    name: str, array: Array | np.ndarray, remedy: str = "remove those rows or fill them in"
+) -> None:
+    """Raises ValueError where a known value is NaN or infinite; `remedy` says what to do about it."""
     if not is_known(array) or not is_floating_dtype(array.dtype):
         return
     finite = is_finite(array).reshape(len(array), -1).all(axis=1)
     if not finite.all():
         raise ValueError(
             f"{name}: {(~finite).sum()} rows hold NaN or infinite values, the first of them row "
-            f"{np.argmin(finite)}; remove those rows or fill them in."
+            f"{np.argmin(finite)}; {remedy}."
         )
 
 

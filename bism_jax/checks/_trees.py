@@ -17,7 +17,7 @@ def arrays(name: str, tree: PyTree) -> PyTree:
     """The leaves of `tree` as arrays.
 
     Raises:
-        TypeError: for a leaf that is none, such as a string.
+        TypeError: for a leaf that cannot be one, such as a string.
     """
 
     def convert(path: Any, leaf: Any) -> Array:

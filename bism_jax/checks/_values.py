@@ -38,7 +38,7 @@ def path(name: str, value: Any) -> Path:
     """`value` as a path, with `~` expanded.
 
     Raises:
-        TypeError: for what is no text and no path.
+        TypeError: for anything but a text or a path.
         ValueError: for an empty text, which would be the current folder.
     """
     if not isinstance(value, (str, os.PathLike)):

@@ -18,7 +18,7 @@ def data_directory(data_dir: str | Path | None = None) -> Path:
 
     Raises:
         FileNotFoundError: neither is given, or what is given is no folder.
-        TypeError: for what is no path.
+        TypeError: for anything but a path.
     """
     if data_dir is not None:
         return _existing(checks.path("data_dir", data_dir), "data_dir")

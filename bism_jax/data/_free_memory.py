@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of version 2 of control groups
 
 
 def available_memory() -> float:

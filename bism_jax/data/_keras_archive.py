@@ -19,7 +19,7 @@ from bism_jax.data._image_sets import ImageSet, StoredImages
 
 @dataclass(frozen=True)
 class KerasArchive:
-    """An archive with the keys `x_train`, `y_train`, `x_test` and `y_test`; one pair of them will do.
+    """An archive with the keys `x_train`, `y_train`, `x_test` and `y_test`; one pair of them is enough.
 
     `x` is uint8, `[rows, height, width, channels]`, or `[rows, height, width]` for grey images; `y` holds
     integers, `[rows]` or `[rows, 1]`.

@@ -52,7 +52,7 @@ def load_images(name: str, data_dir: str | Path | None = None) -> ImageSplits:
 
     Raises:
         FileNotFoundError: there is no such folder, or nothing in it holds the set.
-        ValueError: the name is unknown, a split is missing, or a file holds something else.
+        ValueError: the name is unknown, a split is missing, or a file holds other data.
         ImportError: a prepared set needs the extra `data`.
     """
     return ImageSplits(*(load_image_split(name, split, data_dir) for split in SPLITS))
@@ -68,7 +68,7 @@ def load_image_split(name: str, split: str, data_dir: str | Path | None = None) 
 
     Raises:
         FileNotFoundError: there is no such folder, or nothing in it holds the set.
-        ValueError: the name or the split is unknown or missing, or a file holds something else.
+        ValueError: the name or the split is unknown or missing, or a file holds other data.
         ImportError: a prepared set needs the extra `data`.
     """
     checks.one_of("name", name, tuple(IMAGE_SETS))

@@ -53,10 +53,10 @@ def _converted(picture: Any, mode: str) -> Any:
 
 
 def _orientation(picture: Any) -> int:
-    """By which a camera says how it was held; upright where it cannot be read."""
+    """How the camera was held, by a tag of EXIF; upright where it cannot be read."""
     try:
         return picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # likewise
+    except Exception:  # EXIF that is damaged, in ways that differ between versions of Pillow
         return 1
 
 

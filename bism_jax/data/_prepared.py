@@ -20,7 +20,7 @@ from bism_jax.data._extras import import_extra
 from bism_jax.data._image_sets import IMAGE_SIZE, ImageSet, StoredImages
 from bism_jax.data._pictures import centre_square, open_picture, to_pixels
 
-_RECORDS_A_READ = 1_000
+_RECORDS_A_READ = 1_000  # still compressed; read at once, a whole set would stand in memory twice
 
 
 def default_prepared_folder() -> Path:
@@ -68,7 +68,7 @@ class PreparedSet:
         """The rows of a split, in the order of the files.
 
         Raises:
-            ValueError: the files cannot be read, or hold something else.
+            ValueError: the files cannot be read, or hold other data.
         """
         # Decoding here takes two thirds of the time, and only the cropped pixels of CelebA are ever kept.
         decoders = {"image": import_extra("tensorflow_datasets").decode.SkipDecoding()}

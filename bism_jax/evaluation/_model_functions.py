@@ -15,7 +15,7 @@ from bism_jax.errors import MissingCapability, ModelError
 from bism_jax.typing import Params
 
 
-def require(caller: str, energy_fn: Any, name: str) -> Callable[..., Any]:
+def capability_of(caller: str, energy_fn: Any, name: str) -> Callable[..., Any]:
     """The model's function `name`, in its pure form, which names its arguments where it cannot be evaluated.
 
     Raises:
@@ -31,13 +31,13 @@ def require(caller: str, energy_fn: Any, name: str) -> Callable[..., Any]:
 
 
 def energy_of(energy_fn: Any) -> Callable[..., Any]:
-    """The energy `(theta, v, h) -> [B]`, in its pure form, which names its arguments likewise."""
+    """The energy `(theta, v, h) -> [B]` in its pure form; errors name its arguments too."""
     model = guarded_model("energy_fn", energy_fn)
     return _a_value_each(f"energy_fn={model.name}", model.apply)
 
 
 def posterior_of(posterior_fn: Any) -> Callable[..., Any]:
-    """The posterior `(phi, v) -> distribution`, in its pure form, which names its arguments likewise."""
+    """The posterior `(phi, v) -> distribution` in its pure form; errors name its arguments too."""
     model = guarded_model("posterior_fn", posterior_fn)
 
     def checked(phi: Params, v: Array) -> Any:
@@ -58,7 +58,7 @@ def checked_rows(energy_fn: Any, theta: Params, v: Any) -> Array | np.ndarray:
     """Checks parameters for a model, and gives its points as an array.
 
     Raises:
-        TypeError: where either is of another kind.
+        TypeError: where either has the wrong type.
         ValueError: where either holds NaN, or v is empty or not floating.
     """
     check_parameters("theta", theta, "energy_fn", energy_fn)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax.objectives._objective import (
+    EqualWeights,
     check_draw,
     check_noise,
     check_score,
@@ -23,7 +24,7 @@ from bism_jax.typing import ScoreFn
 
 
 @dataclass(frozen=True)
-class DSM:
+class DSM(EqualWeights):
     """Denoising score matching.
 
         v~ = v + sigma eps,  eps ~ N(0, I)
@@ -66,10 +67,6 @@ class DSM:
         check_score(score, v)
         check_noise(noise, v)
         return 0.5 * sum_events((score + noise / self.noise_std) ** 2)
-
-    def lower_weight(self, noise: Array) -> float:
-        """1."""
-        return 1.0
 
 
 class MultiscaleNoise(NamedTuple):

@@ -77,8 +77,8 @@ class Fisher:
     grad_h is partial (the parameters of q held); phi is differentiated through h_k and those
     parameters. (Bao et al., NeurIPS 2020, arXiv 2010.07856, sec. 3.)
 
-    It is for densities whose |grad_h log q|^2 has a finite mean: on the real line as a rule, and none that
-    is relaxed to an edge, such as the Concrete one. Methods refuse the others.
+    It is for densities whose |grad_h log q|^2 has a finite mean. Most densities on the real line have one;
+    those relaxed towards an edge, such as the Concrete one, do not. Methods refuse the others.
     """
 
     def loss(
@@ -88,6 +88,7 @@ class Fisher:
         _check_arguments(energy_fn, posterior, v)
 
         def log_ratio(h: Array) -> Array:
+            # Without the sample's intermediates: log q from those would not depend on h.
             return _log_ratio(energy_fn, theta, posterior, v, LatentSample(h)).sum()
 
         def squared_norm(noise: Noise) -> Float[Array, " batch"]:
@@ -97,7 +98,7 @@ class Fisher:
 
 
 def _check_arguments(energy_fn: EnergyFn, posterior: Any, v: Array) -> None:
-    """Raises TypeError or ValueError for what is no energy, no posterior or no batch."""
+    """Raises TypeError or ValueError where an argument has the wrong type or shape."""
     checks.function("energy_fn", energy_fn, "(theta, v, h) -> [B]")
     checks.instance("posterior", posterior, Posterior, "posterior_fn(phi, v)")
     checks.array("v", v, "[batch, *visible]")

@@ -22,12 +22,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax.objectives._objective import check_draw, check_noise, score_at, sum_events
+from bism_jax.objectives._objective import (
+    EqualWeights,
+    WithoutNoise,
+    check_draw,
+    check_noise,
+    score_at,
+    sum_events,
+)
 from bism_jax.typing import ScoreFn
 
 
 @dataclass(frozen=True)
-class SSM:
+class SSM(EqualWeights):
     """Sliced score matching, in its variance-reduced form.
 
         F = 1/2 |s(v)|^2 + u^T grad_v (u^T s(v)),  E[u u^T] = I
@@ -74,13 +81,9 @@ class SSM:
         score, jacobian_vector = jax.jvp(functools.partial(score_at, score_fn), (v,), (noise,))
         return sum_events(0.5 * score**2 + noise * jacobian_vector)
 
-    def lower_weight(self, noise: Array) -> float:
-        """1."""
-        return 1.0
-
 
 @dataclass(frozen=True)
-class SM:
+class SM(WithoutNoise):
     """Exact score matching; costs one Jacobian-vector product a visible dimension.
 
         F = 1/2 |s(v)|^2 + tr grad_v s(v)
@@ -99,14 +102,6 @@ class SM:
     def __post_init__(self) -> None:
         checks.one_of("latents", self.latents, ("moving", "fixed"))
 
-    def draw_noise(self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()) -> tuple[()]:
-        """None is needed."""
-        return ()
-
-    def perturb(self, v: Array, noise: tuple[()]) -> Array:
-        """The batch v itself."""
-        return v
-
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """1/2 |s(v)|^2 + tr grad_v s(v), `[B]`."""
         score = score_at(score_fn, v)
@@ -117,12 +112,9 @@ class SM:
             tangent = jnp.broadcast_to(direction, v.shape)
             return sum_events(jax.jvp(score_fn, (v,), (tangent,))[1] * tangent)
 
+        # Rows do not interact, so one direction serves all of them at once.
         trace = jax.vmap(diagonal_entry)(basis).sum(axis=0)
         return 0.5 * sum_events(score**2) + trace
-
-    def lower_weight(self, noise: tuple[()]) -> float:
-        """1."""
-        return 1.0
 
 
 def _rademacher(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:

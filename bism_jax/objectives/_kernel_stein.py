@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.objectives._objective import check_score, score_at, sum_events
+from bism_jax.objectives._objective import WithoutNoise, check_score, score_at, sum_events
 from bism_jax.typing import ScoreFn
 
 
 @dataclass(frozen=True)
-class KSD:
+class KSD(WithoutNoise):
     """The squared kernel Stein discrepancy, estimated on pairs of rows.
 
         F = s(v)^T k s(v') + s(v)^T grad_v' k + s(v')^T grad_v k + tr grad_v grad_v' k
@@ -36,14 +35,6 @@ class KSD:
     def __post_init__(self) -> None:
         checks.positive("bandwidth", self.bandwidth)
 
-    def draw_noise(self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()) -> tuple[()]:
-        """None is needed."""
-        return ()
-
-    def perturb(self, v: Array, noise: tuple[()]) -> Array:
-        """The batch v itself."""
-        return v
-
     def loss(self, score_fn: ScoreFn, v: Array, noise: tuple[()]) -> Float[Array, " batch"]:
         """The discrepancy of each row's pair, `[B]`."""
         return self.pointwise_loss(score_at(score_fn, v), v, noise)
@@ -64,7 +55,3 @@ class KSD:
         linear = sum_events(score[0::2] * (score[1::2] + slope) - score[1::2] * slope)
         trace = precision * (v[0].size - precision * squared)
         return jnp.repeat(kernel * (linear + trace), 2)
-
-    def lower_weight(self, noise: tuple[()]) -> float:
-        """1."""
-        return 1.0

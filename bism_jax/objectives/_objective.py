@@ -34,6 +34,26 @@ class Objective(Protocol):
         ...
 
 
+class EqualWeights:
+    """The part of an objective for which all data points count the same."""
+
+    def lower_weight(self, noise: Noise) -> float:
+        """One for every data point."""
+        return 1.0
+
+
+class WithoutNoise(EqualWeights):
+    """The part of an objective that is evaluated at the data themselves."""
+
+    def draw_noise(self, rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...] = ()) -> tuple[()]:
+        """The empty tuple: no noise is needed."""
+        return ()
+
+    def perturb(self, v: Array, noise: tuple[()]) -> Array:
+        """The batch v itself."""
+        return v
+
+
 @runtime_checkable
 class PointwiseObjective(Objective, Protocol):
     """An objective that needs the score's values at the perturbed points only, not its derivatives."""
@@ -49,7 +69,7 @@ def check_draw(rng_key: Key[Array, ""], v: Any, sample_shape: tuple[int, ...]) -
     """The key of a draw for a batch like `v`, typed.
 
     Raises:
-        TypeError: for what is no key, no array or no shape.
+        TypeError: where an argument has the wrong type.
         ValueError: for an array of keys, or a v that is empty or not floating.
     """
     if not isinstance(v, jax.ShapeDtypeStruct):
@@ -74,7 +94,7 @@ def score_at(score_fn: ScoreFn, points: Array) -> Array:
     """The score at some points.
 
     Raises:
-        TypeError: for what is no function, or points that are no array.
+        TypeError: where `score_fn` is no function, or the points are no array.
         ValueError: where it cannot be evaluated there, or returns another shape.
     """
     checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")

@@ -54,8 +54,7 @@ def moving_latent_score(
 
     Its values are those of `latent_score` at h(v); its Jacobian is that of the field, with the term through h
     that `latent_score` leaves out. Score matching by a Jacobian bounds the loss of the mean field with this
-    one
-    only: see `SSM`.
+    one only: see `SSM`.
 
     Args:
         energy_fn: `(theta, v, h) -> [B]`.
@@ -121,7 +120,7 @@ def _gradient(fn: Callable[[Array], Float[Array, " batch"]]) -> ScoreFn:
 
     def score(v: Array) -> Array:
         checks.array("v", v, "[batch, *visible]")
-        return jax.grad(lambda v: fn(v).sum())(v)
+        return jax.grad(lambda v: fn(v).sum())(v)  # of the sum: a row's value depends on that row alone
 
     return score
 

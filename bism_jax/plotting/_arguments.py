@@ -88,7 +88,7 @@ def values_at(name: str, fn: Callable[..., Any], points: Any) -> np.ndarray:
 
     Raises:
         TypeError: where it is no function.
-        ValueError: where it fails, or returns something else.
+        ValueError: where it fails, or returns another shape.
     """
     checks.function(name, fn, "[n, 2] -> [n]")
     values = np.asarray(as_numbers(name, called(name, fn, points), "[n]"))
@@ -105,7 +105,7 @@ def file(path: Any, suffixes: Sequence[str]) -> Path:
 
     Raises:
         TypeError: where it is no path.
-        ValueError: where its suffix is none of those, or it is a folder.
+        ValueError: where it has another suffix, or is a folder.
     """
     path = checks.path("path", path)
     if path.suffix.lower() not in suffixes:

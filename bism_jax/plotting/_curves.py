@@ -42,7 +42,7 @@ def plot_learning_curves(
         ylim: the range of values to show; None shows all.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `curves` is empty, or the shapes of a curve do not fit.
         ImportError: matplotlib is missing.
     """
@@ -94,7 +94,7 @@ def plot_curves(
         log_axes: whether both axes are logarithmic.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `curves` is empty, or the x and the y of a curve differ in shape.
         ImportError: matplotlib is missing.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -44,7 +45,7 @@ def plot_density(
         max_points: the most points a scatter shows.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `data` or `samples` are not finite points of the plane, an option is out of range, or
             `log_density_fn` does not return one number a point, whose density is finite.
         ImportError: matplotlib is missing.
@@ -94,7 +95,7 @@ def plot_density_grid(
         max_density: the top of the colour scale; None takes the largest density drawn.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: there is no model, an option is out of range, or a function does not return one number a
             point, whose density is finite.
         ImportError: matplotlib is missing.
@@ -156,13 +157,11 @@ def _density_on_grid(
     resolution: int,
 ) -> Float[np.ndarray, "resolution resolution"]:
     """The density at the centres of the cells; the first axis is the second coordinate, as images have it."""
-    import jax.numpy as jnp
-
     centres = (np.arange(resolution) + 0.5) / resolution
     x, y = (low + (high - low) * centres for low, high in bounds)
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     log_density = arguments.values_at(name, log_density_fn, jnp.asarray(grid, float))
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # what overflows is told below, by name
         density = np.exp(log_density)
     if not np.isfinite(density).all():
         raise ValueError(

@@ -26,8 +26,8 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
     """Writes a figure; its format follows the suffix of `path`, and folders that are missing are made.
 
     Raises:
-        TypeError: for what is no figure of matplotlib or no path.
-        ValueError: for a suffix that is none of matplotlib's formats, a folder, or a `dpi` below 1.
+        TypeError: where `figure` is no figure of matplotlib, or `path` no path.
+        ValueError: for a suffix of no format that matplotlib writes, a folder, or a `dpi` out of range.
     """
     if not hasattr(figure, "savefig") or not hasattr(figure, "canvas"):
         raise TypeError(

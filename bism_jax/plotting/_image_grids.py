@@ -36,7 +36,7 @@ def plot_image_grid(
         column_labels: one label a column, above it.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `images` has another shape or dtype, `columns` is not positive, or the labels are more or
             fewer than the rows or the columns.
         ImportError: matplotlib is missing.
@@ -74,7 +74,7 @@ def image_mosaic(
         columns: images in a row.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `images` has another shape or dtype, or `columns` is not positive.
     """
     pixels = as_pixels("images", images)
@@ -98,7 +98,7 @@ def plot_film_strip(
         title: drawn above.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `snapshots` has another shape or dtype, or `column_labels` another length.
         ImportError: matplotlib is missing.
     """
@@ -127,7 +127,7 @@ def plot_reconstructions(
         title: drawn above.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: the shapes differ, or are not those of images.
         ImportError: matplotlib is missing.
     """
@@ -156,7 +156,7 @@ def plot_inpainting(
         title: drawn above.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: the shapes differ or are not those of images, or `observed` is not of booleans.
         ImportError: matplotlib is missing.
     """

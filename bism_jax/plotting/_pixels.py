@@ -16,7 +16,7 @@ def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width
     """Images as floats in [0, 1]: `[n, height, width]`, or `[n, height, width, 3]`.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: `images` has another shape, or neither floats nor booleans nor uint8.
     """
     array = as_images(name, images)
@@ -36,7 +36,7 @@ def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width
 
 
 def as_images(name: str, images: ArrayLike) -> np.ndarray:
-    """`images` as an array of whatever dtype, for `as_pixels` to look at."""
+    """`images` as an array of any dtype, which `as_pixels` checks."""
     if isinstance(images, np.ma.MaskedArray):
         raise ValueError(f"{name} is a masked array, whose mask would be lost; fill it.")
     try:

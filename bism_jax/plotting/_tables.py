@@ -40,7 +40,7 @@ def plot_tables(
         log_colour: titles of the tables whose colours follow the logarithm; their numbers are positive.
 
     Raises:
-        TypeError: an argument is of another kind.
+        TypeError: an argument has the wrong type.
         ValueError: there is no table, the labels do not fit its shape, it has no finite number, or numbers
             that have no logarithm.
         ImportError: matplotlib is missing.

@@ -101,6 +101,7 @@ def _draw_history(axes: Axes, steps: np.ndarray, values: np.ndarray, window: int
     axes.plot(steps[thinned], mean[thinned], color=COLOURS[0], linewidth=1.8)
     typical = np.append(np.quantile(finite, (0.005, 0.995)), mean[np.isfinite(mean)])
     low, high = typical.min(), typical.max()
+    # Above 0 for a constant curve too, of whose equal limits matplotlib warns.
     margin = 0.06 * (high - low) or 0.06 * max(abs(high), 1e-3)
     axes.set_ylim(low - margin, high + margin)
 

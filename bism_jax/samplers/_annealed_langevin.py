@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -76,7 +77,7 @@ def initial_noise(
     """The start of a chain far from all data, 0.5 + N(0, I), of visible units and of latents that move.
 
     Raises:
-        TypeError: for a key or a dtype that is none.
+        TypeError: where the key is no key, or the dtype no dtype.
         ValueError: for a shape that is no tuple of integers of at least 1, or a dtype that is not floating.
     """
     checks.widths("shape", shape)
@@ -103,7 +104,18 @@ def anneal(
     _check_schedule(schedule, num_snapshots)
     rng_key = checks.rng_key("rng_key", rng_key)
     run = _run_on_host if convolves_slowly_in_loops() and not is_within_jit() else _run_compiled
-    return run(form, energy_fn, schedule, num_snapshots, params, rng_key, x)
+    return run(_Energy(form, energy_fn), schedule, num_snapshots, params, rng_key, x)
+
+
+@dataclass(frozen=True)
+class _Energy:
+    """`form(energy_fn, params, x)` of each chain; equal where both functions are, unlike a closure."""
+
+    form: Callable[..., Array]
+    energy_fn: Callable[..., Array]
+
+    def __call__(self, params: PyTree, x: PyTree) -> Float[Array, " chains"]:
+        return self.form(self.energy_fn, params, x)
 
 
 def _of_state(energy_fn: Callable[[PyTree], Array], params: PyTree, x: PyTree) -> Float[Array, " chains"]:
@@ -122,39 +134,27 @@ def _check_schedule(schedule: AnnealingSchedule, num_snapshots: int) -> None:
 
 
 def _run_on_host(
-    form: Callable[..., Array],
-    energy_fn: Callable[..., Array],
-    schedule: AnnealingSchedule,
-    num_snapshots: int,
-    params: PyTree,
-    rng_key: Key[Array, ""],
-    x: PyTree,
+    energy: _Energy, schedule: AnnealingSchedule, num_snapshots: int, params: PyTree, key: Array, x: PyTree
 ) -> AnnealedSamples:
-    rates, noise_stds = schedule.coefficients()
+    rates, noise_stds = schedule.coefficients()  # of NumPy: no step waits for a device
     snapshots = []
     for start, stop in _segments(schedule, num_snapshots):
         for step in range(start, stop):
-            x = _move(form, energy_fn, params, rng_key, x, step, rates[step], noise_stds[step])
+            x = _move(energy, params, key, x, step, rates[step], noise_stds[step])
         snapshots.append(x)
     if not num_snapshots:
         return AnnealedSamples(x, _no_snapshots(x))
     return AnnealedSamples(x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *snapshots))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _run_compiled(
-    form: Callable[..., Array],
-    energy_fn: Callable[..., Array],
-    schedule: AnnealingSchedule,
-    num_snapshots: int,
-    params: PyTree,
-    rng_key: Key[Array, ""],
-    x: PyTree,
+    energy: _Energy, schedule: AnnealingSchedule, num_snapshots: int, params: PyTree, key: Array, x: PyTree
 ) -> AnnealedSamples:
     rates, noise_stds = (jnp.asarray(values) for values in schedule.coefficients())
 
     def step(index: Array, x: PyTree) -> PyTree:
-        return _move(form, energy_fn, params, rng_key, x, index, rates[index], noise_stds[index])
+        return _move(energy, params, key, x, index, rates[index], noise_stds[index])
 
     def segment(x: PyTree, bounds: Array) -> tuple[PyTree, PyTree]:
         x = jax.lax.fori_loop(bounds[0], bounds[1], step, x)
@@ -164,10 +164,9 @@ def _run_compiled(
     return AnnealedSamples(x, snapshots if num_snapshots else _no_snapshots(x))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _move(
-    form: Callable[..., Array],
-    energy_fn: Callable[..., Array],
+    energy: _Energy,
     params: PyTree,
     rng_key: Key[Array, ""],
     x: PyTree,
@@ -176,16 +175,10 @@ def _move(
     noise_std: float | Float[Array, ""],
 ) -> PyTree:
     """One step of any schedule, the denoising one too, so that one program serves all."""
-    gradient = _gradient(form, energy_fn, params, x)
-    return langevin_step(gradient, jax.random.fold_in(rng_key, step), x, rate, noise_std)
-
-
-def _gradient(
-    form: Callable[..., Array], energy_fn: Callable[..., Array], params: PyTree, x: PyTree
-) -> PyTree:
-    energies = functools.partial(form, energy_fn, params)
+    energies = functools.partial(energy, params)
     chain_checks.one_energy_a_chain("energy_fn", energies, x)
-    return jax.grad(lambda x: energies(x).sum())(x)
+    gradient = jax.grad(lambda x: energies(x).sum())(x)
+    return langevin_step(gradient, jax.random.fold_in(rng_key, step), x, rate, noise_std)
 
 
 def _segments(schedule: AnnealingSchedule, num_snapshots: int) -> list[tuple[int, int]]:

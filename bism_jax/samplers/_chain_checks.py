@@ -111,7 +111,7 @@ def start(
     """The key and the states that chains of `energy_fn` start from, as arrays.
 
     Raises:
-        TypeError: for what is no key or no array.
+        TypeError: for a wrong type of the key, or of a leaf of x.
         ValueError: where x is empty, not floating or not finite, or `energy_fn` does not return one energy a
             chain.
     """

@@ -41,7 +41,7 @@ def gibbs(
         The last v and the h it was drawn from.
 
     Raises:
-        TypeError: where a sampler is no function, or another argument is something else.
+        TypeError: where a sampler is no function, or another argument has the wrong type.
         ValueError: where v is empty or not finite, the number of steps is below 1, or a sampler cannot be
             evaluated or does not return one row a chain, `sample_v` of the shape of v.
     """

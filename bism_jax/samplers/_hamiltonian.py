@@ -40,7 +40,7 @@ def nuts(
         The states, a pytree like x of `[chains, num_samples, ...]`.
 
     Raises:
-        TypeError: where `energy_fn` is no function, or another argument is something else.
+        TypeError: where `energy_fn` is no function, or another argument has the wrong type.
         ValueError: on counts out of range, x that is empty, not floating or not finite, or where `energy_fn`
             does not return one energy a chain.
     """
@@ -53,14 +53,9 @@ def nuts(
     rng_key, x = chain_checks.start(energy_fn, rng_key, x)
     # numpyro draws in JAX's default dtype, and can carry no other.
     start = jax.tree.map(lambda leaf: leaf.astype(float), x)
-
-    def potential_fn(point: PyTree) -> Float[Array, ""]:
-        point = jax.tree.map(lambda leaf, like: leaf[None].astype(like.dtype), point, x)
-        return energy_fn(point)[0].astype(float)
-
     num_chains = jax.tree.leaves(x)[0].shape[0]
     sampler = MCMC(
-        NUTS(potential_fn=potential_fn),
+        NUTS(potential_fn=_energy_of_one_chain(energy_fn, x)),
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=num_chains,
@@ -73,3 +68,15 @@ def nuts(
         sampler.run(rng_key, init_params=start)
     samples = sampler.get_samples(group_by_chain=True)
     return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), samples, x)
+
+
+def _energy_of_one_chain(
+    energy_fn: Callable[[PyTree], Float[Array, " chains"]], x: PyTree
+) -> Callable[[PyTree], Float[Array, ""]]:
+    """The energy of one state without a chain axis, which `energy_fn` sees in the dtype of x."""
+
+    def potential_fn(point: PyTree) -> Float[Array, ""]:
+        point = jax.tree.map(lambda leaf, like: leaf[None].astype(like.dtype), point, x)
+        return energy_fn(point)[0].astype(float)
+
+    return potential_fn

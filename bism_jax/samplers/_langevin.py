@@ -35,7 +35,7 @@ def langevin(
         step_size: the standard deviation of a step's noise, in units of x.
 
     Raises:
-        TypeError: where `energy_fn` is no function, or the key or x is something else.
+        TypeError: where `energy_fn` is no function, or the key or x has the wrong type.
         ValueError: where the number of steps is negative or the step size not above 0, x is empty, not
             floating or not finite, or `energy_fn` does not return one energy a chain.
     """

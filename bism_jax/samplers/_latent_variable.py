@@ -51,7 +51,7 @@ def sample_joint(
         theta: the parameters.
         rng_key: key.
         v: where the visible units start, `initial_noise` in the paper.
-        h: where the latents start, likewise.
+        h: where the latents start, also `initial_noise` in the paper.
         schedule: the temperatures and the steps.
         num_snapshots: states to keep on the way.
 
@@ -59,7 +59,7 @@ def sample_joint(
         Pairs (v, h), in `x` and in `snapshots`.
 
     Raises:
-        TypeError: `energy_fn` is no pure function, or another argument is of another kind.
+        TypeError: `energy_fn` is no pure function, or another argument has the wrong type.
         ValueError: theta holds NaN or `energy_fn` cannot be evaluated with it, v or h
             is not floating or not finite, or they differ in their number of rows; and as `annealed_langevin`.
     """

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
 from bism_jax._tracing.jax_internals import is_traced
-from bism_jax.evaluation._model_functions import require
+from bism_jax.evaluation._model_functions import capability_of
+from bism_jax.evaluation.likelihood._importance_weights import LogMean, log_mean, resample
 from bism_jax.samplers import gibbs
 from bism_jax.typing import Params
 
 _CALLER = "annealed_importance_sampling"
 _CAPABILITIES = ("annealed", "base_log_partition", "sample_base", "free_energy", "sample_h", "sample_v")
-_REFRESHING_SWEEPS = 100
-_TRUSTED_FRACTION = 0.1
+_REFRESHING_SWEEPS = 100  # before the reverse run, so that copies of one particle part
+_TRUSTED_FRACTION = 0.1  # of the particles; with fewer the errors are too small, as measured below
 
 
 class AnnealedImportance(NamedTuple):
@@ -40,7 +40,7 @@ class AnnealedImportance(NamedTuple):
         upper: `reverse_log_partition` plus three standard errors. Both ends are one-sided statements: a
             mode that no particle met makes `lower` too low, and lowers `upper` with it.
         effective_sample_size: (sum w)^2 / sum w^2 of the forward run.
-        reverse_effective_sample_size: likewise of the reverse run.
+        reverse_effective_sample_size: the same of the weights 1/w of the reverse run.
     """
 
     log_partition: Float[Array, ""]
@@ -71,8 +71,8 @@ def annealed_importance_sampling(
     T_k is a Gibbs sweep at theta_k, which is reversible in v. (Neal, Statistics
     and Computing 2001; the reverse run: Burda, Grosse and Salakhutdinov, AISTATS 2015, arXiv 1412.8566.)
 
-    Exact samples of p_n are not to be had, so the reverse run starts from the forward particles, resampled
-    by their weights and moved by 100 sweeps at theta. It sees the modes that the forward run saw, no more:
+    There are no exact samples of p_n, so the reverse run starts from the forward particles, resampled by
+    their weights and moved by 100 sweeps at theta. It sees the modes that the forward run saw, no more:
     a gap between the two runs shows a path too short, no gap does not show that every mode was met.
 
     The standard errors are the jackknife's. They say how an estimate varies with the key, and not its bias,
@@ -99,7 +99,7 @@ def annealed_importance_sampling(
         num_temperatures: n, the steps from the base to theta, a Gibbs sweep each.
 
     Raises:
-        TypeError: where the parameters or the key are something else.
+        TypeError: where the parameters or the key have the wrong type.
         ValueError: where the model lacks a capability, cannot be evaluated with theta, or a number is
             too small.
 
@@ -111,7 +111,7 @@ def annealed_importance_sampling(
     if num_particles < 2:
         raise ValueError("num_particles=1 has no spread to estimate an error from; use at least 2.")
     for name in _CAPABILITIES:
-        require(_CALLER, energy_fn, name)
+        capability_of(_CALLER, energy_fn, name)
     check_parameters("theta", theta, "energy_fn", energy_fn)
     rng_key = checks.rng_key("rng_key", rng_key)
     result = compiled(functools.partial(_both_runs, energy_fn, num_particles, num_temperatures))(
@@ -126,7 +126,7 @@ def _both_runs(
     energy_fn: Any, num_particles: int, num_temperatures: int, theta: Params, rng_key: Key[Array, ""]
 ) -> AnnealedImportance:
     annealed, base_log_partition, sample_base, free_energy, sample_h, sample_v = (
-        require(_CALLER, energy_fn, name) for name in _CAPABILITIES
+        capability_of(_CALLER, energy_fn, name) for name in _CAPABILITIES
     )
 
     def run(v: Array, betas: Array, key: Array) -> tuple[Array, Array]:
@@ -139,59 +139,20 @@ def _both_runs(
             log_weights += free_energy(annealed(theta, start), v) - free_energy(after, v)
             return (gibbs(sample_h, sample_v, after, key, v, 1)[0], log_weights), None
 
-        initial = v, jnp.zeros_like(free_energy(theta, v))
-        step_keys = jax.random.split(key, num_temperatures)
-        return jax.lax.scan(step, initial, (betas[:-1], betas[1:], step_keys))[0]
+        inputs = betas[:-1], betas[1:], jax.random.split(key, num_temperatures)
+        return jax.lax.scan(step, (v, jnp.zeros_like(free_energy(theta, v))), inputs)[0]
 
     base_key, forward_key, resample_key, refresh_key, reverse_key = jax.random.split(rng_key, 5)
     betas = jnp.arange(num_temperatures + 1) / num_temperatures
     v = sample_base(annealed(theta, betas[0]), base_key, num_particles)
     v, log_weights = run(v, betas, forward_key)
-    v = v[_resample(resample_key, log_weights)]
+    v = v[resample(resample_key, log_weights)]
     v, _ = gibbs(sample_h, sample_v, theta, refresh_key, v, _REFRESHING_SWEEPS)
     _, reverse_log_weights = run(v, betas[::-1], reverse_key)
-    return _summary(base_log_partition(theta), _log_mean(log_weights), _log_mean(reverse_log_weights))
+    return _summary(base_log_partition(theta), log_mean(log_weights), log_mean(reverse_log_weights))
 
 
-class _LogMean(NamedTuple):
-    value: Array
-    standard_error: Array
-    effective_sample_size: Array
-
-
-def _log_mean(log_weights: Float[Array, " particles"]) -> _LogMean:
-    """Takes log mean w; its error is by the jackknife, sqrt((P - 1) / P sum_i (l_i - mean l)^2).
-
-    l_i = log mean w without particle i. The spread of the weights over their mean, which is the same to first
-    order, is too low where a few heavy weights make the mean: they are seldom drawn, and swell both. (Miller,
-    Biometrika 1974; figures in `annealed_importance_sampling`.)
-    """
-    num_particles = log_weights.size
-    log_sum = jax.nn.logsumexp(log_weights)
-    log_fractions = jax.nn.log_softmax(log_weights)  # of the largest first, in whose size log_sum rounds
-    effective = jnp.exp(-jax.nn.logsumexp(2 * log_fractions))
-    spread = (num_particles - 1) * jnp.var(_log_rest(log_fractions))
-    return _LogMean(log_sum - math.log(num_particles), jnp.sqrt(spread), effective)
-
-
-def _log_rest(log_fractions: Float[Array, " particles"]) -> Float[Array, " particles"]:
-    """log(1 - p_i), to full precision also where one p_i is nearly all of the sum."""
-    is_heaviest = jnp.arange(log_fractions.size) == log_fractions.argmax()
-    of_heaviest = jax.nn.logsumexp(jnp.where(is_heaviest, -jnp.inf, log_fractions))
-    others = jnp.where(is_heaviest, 0, jnp.exp(log_fractions))  # at most 1/2 each
-    return jnp.where(is_heaviest, of_heaviest, jnp.log1p(-others))
-
-
-def _resample(rng_key: Key[Array, ""], log_weights: Float[Array, " particles"]) -> Int[Array, " particles"]:
-    """Systematic resampling: the indices of as many particles, each about in proportion to its weight."""
-    num_particles, dtype = log_weights.size, log_weights.dtype
-    offset = jax.random.uniform(rng_key, (), dtype)
-    positions = (jnp.arange(num_particles, dtype=dtype) + offset) / num_particles
-    cumulative = jnp.cumsum(jax.nn.softmax(log_weights))
-    return jnp.searchsorted(cumulative, positions).clip(max=num_particles - 1)
-
-
-def _summary(base: Array, forward: _LogMean, reverse: _LogMean) -> AnnealedImportance:
+def _summary(base: Array, forward: LogMean, reverse: LogMean) -> AnnealedImportance:
     forward_value, reverse_value = base + forward.value, base - reverse.value
     return AnnealedImportance(
         log_partition=forward_value,

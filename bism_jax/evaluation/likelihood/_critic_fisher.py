@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
-from bism_jax._contract import as_model, draw_latent_noise, map_particles, sample_latents
+from bism_jax._contract import as_model
 from bism_jax._contract.guarded_calls import check_parameters, guarded_model
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
 from bism_jax.checks import called
-from bism_jax.evaluation._model_functions import checked_rows, energy_of, posterior_of, require
-from bism_jax.methods._common.optimizers import apply_gradient
+from bism_jax.evaluation._model_functions import capability_of, checked_rows
+from bism_jax.evaluation.likelihood._critic_training import (
+    CriticFisher,
+    CriticValue,
+    TrainingPlan,
+    train_and_measure,
+)
 from bism_jax.models import MLPCritic
-from bism_jax.objectives import SSM, latent_score, marginal_score, sum_events
-from bism_jax.typing import Noise, Params, ScoreFn
+from bism_jax.typing import Params
 
 _CALLER = "critic_fisher_divergence"
-
-
-class CriticFisher(NamedTuple):
-    """A lower bound of a Fisher divergence, reached by a critic.
-
-    Attributes:
-        value: the critic's value on the held-out rows.
-        standard_error: of `value`, over those rows.
-        train_values: its value on each training batch, `[num_steps]`; level at the end where the critic has
-            converged, and above `value` where it has overfitted.
-    """
-
-    value: Float[Array, ""]
-    standard_error: Float[Array, ""]
-    train_values: Float[Array, " num_steps"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    num_particles: int
-    variance_reduced: bool
-    num_steps: int
-    batch_size: int
-    num_projections: int
-    num_held_out: int
 
 
 @with_transfers
@@ -118,79 +95,9 @@ def critic_fisher_divergence(
     _check_models(energy_fn, posterior_fn, phi)
     v, rng_key = checked_rows(energy_fn, theta, v), checks.rng_key("rng_key", rng_key)
     _check_critic(critic, v)
-    options = _Options(
-        num_particles, variance_reduced, num_steps, batch_size, num_projections, _num_held_out(v, held_out)
-    )
-    run = compiled(functools.partial(_train_and_measure, energy_fn, posterior_fn, critic, options))
-    return run(theta, phi, v, rng_key, learning_rate)
-
-
-def _train_and_measure(
-    energy_fn: Any,
-    posterior_fn: Any,
-    critic: Any,
-    options: _Options,
-    theta: Params,
-    phi: Params,
-    v: Array,
-    rng_key: Array,
-    learning_rate: Array,
-) -> CriticFisher:
-    critic_model, optimizer = as_model("critic", critic), optax.adam(learning_rate)
-    split_key, init_key, train_key, test_key = jax.random.split(rng_key, 4)
-    v = jax.random.permutation(split_key, jnp.asarray(v))
-    test, train = v[: options.num_held_out], v[options.num_held_out :]
-
-    def values(critic_params: Params, key: Array, v: Array) -> Float[Array, " batch"]:
-        score_key, projection_key = jax.random.split(key)
-        score = _model_score(energy_fn, posterior_fn, options, theta, phi, score_key, v)
-        projections = SSM().draw_noise(projection_key, v, (options.num_projections,))
-        return _critic_values(lambda v: critic_model.apply(critic_params, v), score, v, projections)
-
-    def step(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Array]:
-        critic_params, opt_state = carry
-        row_key, value_key = jax.random.split(key)
-        batch = train[jax.random.randint(row_key, (options.batch_size,), 0, len(train))]
-        loss, grads = jax.value_and_grad(lambda p: -values(p, value_key, batch).mean())(critic_params)
-        return apply_gradient(optimizer, grads, opt_state, critic_params), -loss
-
-    critic_params = critic_model.init(init_key, v[:1])  # type: ignore[misc]
-    carry = critic_params, optimizer.init(critic_params)
-    carry, train_values = jax.lax.scan(step, carry, jax.random.split(train_key, options.num_steps))
-    test_values = jax.lax.map(
-        lambda inputs: values(carry[0], inputs[0], inputs[1][None])[0],
-        (jax.random.split(test_key, len(test)), test),
-        batch_size=options.batch_size,
-    )
-    standard_error = test_values.std(ddof=1) / jnp.sqrt(len(test))
-    return CriticFisher(test_values.mean(), standard_error, train_values)
-
-
-def _model_score(
-    energy_fn: Any, posterior_fn: Any, options: _Options, theta: Params, phi: Params, rng_key: Array, v: Array
-) -> Float[Array, "batch *visible"]:
-    if posterior_fn is None:
-        return marginal_score(require(_CALLER, energy_fn, "free_energy"), theta)(v)
-    energy_fn, posterior_fn = energy_of(energy_fn), posterior_of(posterior_fn)
-    posterior = posterior_fn(phi, v)
-
-    def particle_score(noise: Noise) -> Float[Array, "batch *visible"]:
-        sample = sample_latents(posterior, noise)
-        if options.variance_reduced:
-            return latent_score(energy_fn, posterior_fn, theta, phi, sample)(v)
-        return marginal_score(lambda theta, v: energy_fn(theta, v, sample.h), theta)(v)
-
-    noise = draw_latent_noise(rng_key, posterior, (options.num_particles,))
-    return map_particles(particle_score, noise).mean(axis=0)
-
-
-def _critic_values(
-    critic_fn: ScoreFn, score: Array, v: Array, projections: Float[Array, "projections batch *visible"]
-) -> Float[Array, " batch"]:
-    """s^T f + mean_u u^T grad f u - 1/2 |f|^2 of each row."""
-    f, jacobian_vector = jax.linearize(critic_fn, v)
-    trace = jax.vmap(lambda u: sum_events(u * jacobian_vector(u)))(projections).mean(axis=0)
-    return sum_events(score * f - 0.5 * f**2) + trace
+    value = CriticValue(energy_fn, posterior_fn, critic, num_particles, variance_reduced, num_projections)
+    plan = TrainingPlan(num_steps, batch_size, _num_held_out(v, held_out))
+    return compiled(functools.partial(train_and_measure, value, plan))(theta, phi, v, rng_key, learning_rate)
 
 
 def _num_held_out(v: Array | np.ndarray, fraction: float) -> int:
@@ -205,7 +112,7 @@ def _num_held_out(v: Array | np.ndarray, fraction: float) -> int:
 
 def _check_models(energy_fn: Any, posterior_fn: Any, phi: Params) -> None:
     if posterior_fn is None:
-        require(_CALLER, energy_fn, "free_energy")
+        capability_of(_CALLER, energy_fn, "free_energy")
     else:
         as_model("energy_fn", energy_fn)
         as_model("posterior_fn", posterior_fn)

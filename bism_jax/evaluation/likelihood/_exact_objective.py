@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
-from bism_jax.evaluation._model_functions import checked_rows, require
+from bism_jax.evaluation._model_functions import capability_of, checked_rows
 from bism_jax.objectives import SM, SSM, marginal_score
 from bism_jax.typing import Params
 
@@ -33,12 +33,12 @@ def score_matching_objective(
         batch_size: points at a time.
 
     Raises:
-        TypeError: where an argument is of another kind.
+        TypeError: where an argument has the wrong type.
         ValueError: where the model has no free energy or cannot be evaluated with theta on v, or v holds
             NaN or no rows.
     """
     checks.positive_int("batch_size", batch_size)
-    require("score_matching_objective", energy_fn, "free_energy")
+    capability_of("score_matching_objective", energy_fn, "free_energy")
     v = checked_rows(energy_fn, theta, v)
     return compiled(functools.partial(_exact, energy_fn, batch_size))(theta, v)
 
@@ -66,27 +66,26 @@ def sliced_score_matching_objective(
         num_projections: draws of u for each point.
         batch_size: points at a time.
 
-    Raises:
-        TypeError: where an argument is of another kind.
-        ValueError: where the model has no free energy or cannot be evaluated with theta on v, or v holds
-            NaN or no rows.
+    Errors are those of `score_matching_objective`.
     """
     checks.loop_count("num_projections", num_projections)
     checks.positive_int("batch_size", batch_size)
-    require("sliced_score_matching_objective", energy_fn, "free_energy")
+    capability_of("sliced_score_matching_objective", energy_fn, "free_energy")
     v, rng_key = checked_rows(energy_fn, theta, v), checks.rng_key("rng_key", rng_key)
     return compiled(functools.partial(_sliced, energy_fn, num_projections, batch_size))(theta, v, rng_key)
 
 
 def _exact(energy_fn: Any, batch_size: int, theta: Params, v: Array) -> Float[Array, ""]:
-    score_fn = marginal_score(require("score_matching_objective", energy_fn, "free_energy"), theta)
+    score_fn = marginal_score(capability_of("score_matching_objective", energy_fn, "free_energy"), theta)
     return jax.lax.map(lambda row: SM().loss(score_fn, row[None], ())[0], v, batch_size=batch_size).mean()
 
 
 def _sliced(
     energy_fn: Any, num_projections: int, batch_size: int, theta: Params, v: Array, rng_key: Array
 ) -> Float[Array, ""]:
-    score_fn = marginal_score(require("sliced_score_matching_objective", energy_fn, "free_energy"), theta)
+    score_fn = marginal_score(
+        capability_of("sliced_score_matching_objective", energy_fn, "free_energy"), theta
+    )
     objective = SSM()
 
     def loss(inputs: tuple[Array, Array]) -> Float[Array, ""]:

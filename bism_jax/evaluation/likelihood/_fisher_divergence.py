@@ -15,7 +15,7 @@ from bism_jax._contract.guarded_calls import one_value_a_row
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
 from bism_jax.checks import called
-from bism_jax.evaluation._model_functions import checked_rows, require
+from bism_jax.evaluation._model_functions import capability_of, checked_rows
 from bism_jax.objectives import marginal_score
 from bism_jax.typing import Params
 
@@ -43,12 +43,12 @@ def fisher_divergence(
         batch_size: points at a time.
 
     Raises:
-        TypeError: where `data_log_prob_fn` is no function, or theta or v is of another kind.
+        TypeError: where `data_log_prob_fn` is no function, or theta or v has the wrong type.
         ValueError: where the model has no free energy or cannot be evaluated with theta on v, which holds NaN
             or no rows, or `data_log_prob_fn` does not give one number a row.
     """
     checks.positive_int("batch_size", batch_size)
-    require("fisher_divergence", energy_fn, "free_energy")
+    capability_of("fisher_divergence", energy_fn, "free_energy")
     if not callable(data_log_prob_fn):
         raise TypeError(
             "data_log_prob_fn must be a function of v, such as the log_prob of a distribution, not "
@@ -61,7 +61,7 @@ def fisher_divergence(
 def _divergence(
     energy_fn: Any, data_log_prob_fn: Any, batch_size: int, theta: Params, v: Array
 ) -> Float[Array, ""]:
-    model_score = marginal_score(require("fisher_divergence", energy_fn, "free_energy"), theta)
+    model_score = marginal_score(capability_of("fisher_divergence", energy_fn, "free_energy"), theta)
     data_score = jax.grad(lambda v: _log_prob(data_log_prob_fn, v).sum())
 
     def half_square(row: Array) -> Float[Array, ""]:

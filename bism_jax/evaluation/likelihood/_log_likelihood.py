@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
 from bism_jax.checks import finite_scalar
-from bism_jax.evaluation._model_functions import checked_rows, require
+from bism_jax.evaluation._model_functions import capability_of, checked_rows
 from bism_jax.typing import Params
 
 
@@ -33,13 +33,13 @@ def log_likelihood(
             of `annealed_importance_sampling`; its error in nats is that of each row.
 
     Raises:
-        TypeError: where the parameters or the points are something else.
+        TypeError: where the parameters or the points have the wrong type.
         ValueError: where the model lacks a capability, has too many hidden units to enumerate or cannot be
             evaluated with theta on v, which holds NaN or no rows, or `log_partition` is not one number.
     """
-    require("log_likelihood", energy_fn, "free_energy")
+    capability_of("log_likelihood", energy_fn, "free_energy")
     if log_partition is None:
-        require("log_likelihood", energy_fn, "log_partition")
+        capability_of("log_likelihood", energy_fn, "log_partition")
     else:
         finite_scalar("log_partition", log_partition)
     v = checked_rows(energy_fn, theta, v)
@@ -49,7 +49,7 @@ def log_likelihood(
 def _log_likelihood(
     energy_fn: Any, theta: Params, v: Array, log_partition: Array | None
 ) -> Float[Array, " rows"]:
-    free_energy = require("log_likelihood", energy_fn, "free_energy")(theta, v)
+    free_energy = capability_of("log_likelihood", energy_fn, "free_energy")(theta, v)
     if log_partition is None:
-        log_partition = require("log_likelihood", energy_fn, "log_partition")(theta)
+        log_partition = capability_of("log_likelihood", energy_fn, "log_partition")(theta)
     return -free_energy - log_partition

@@ -19,7 +19,7 @@ from bism_jax.evaluation._model_functions import posterior_of
 from bism_jax.evaluation.posterior._posterior_mean import posterior_mean
 from bism_jax.typing import Params
 
-_MAX_ITERATIONS = 1000
+_MAX_ITERATIONS = 1000  # ten times the default of scikit-learn, which warns where it has not converged
 
 
 class LatentProbe(NamedTuple):
@@ -61,9 +61,9 @@ def latent_probe(
 
     Raises:
         ImportError: where scikit-learn is not installed.
-        TypeError: where an argument is of another kind.
+        TypeError: where an argument has the wrong type.
         ValueError: where labels and rows differ in number, the training labels are of one class, or the
-            posterior has no mean or cannot be evaluated with phi on the rows, which hold NaN or are none.
+            posterior has no mean or cannot be evaluated with phi on the rows; for no rows, or rows with NaN.
     """
     checks.positive_int("batch_size", batch_size)
     as_model("posterior_fn", posterior_fn)

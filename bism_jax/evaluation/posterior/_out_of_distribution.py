@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ def ood_scores(
         batch_size: points at a time.
 
     Raises:
-        TypeError: where an argument is of another kind.
+        TypeError: where an argument has the wrong type.
         ValueError: for an unknown score, a missing key or mean, energies that are not one a row, a model that
             cannot be evaluated with its parameters on v, or v with NaN or no rows.
     """
@@ -83,7 +83,7 @@ def ood_scores(
     v = checked_rows(energy_fn, theta, v)
     check_parameters("phi", phi, "posterior_fn", posterior_fn)
     checks.positive_int("batch_size", batch_size)
-    scores_fn = compiled(functools.partial(_SCORES[score], energy_fn, posterior_fn, num_particles))
+    scores_fn = compiled(functools.partial(_SCORES[score], _Models(energy_fn, posterior_fn, num_particles)))
     scores = []
     for index, (batch, count) in enumerate(padded_batches("v", v, batch_size)):
         values = np.asarray(scores_fn(theta, phi, batch, jax.random.fold_in(rng_key, index)))
@@ -118,55 +118,41 @@ def auroc(in_scores: Scores, out_scores: Scores) -> float:
     return float((below + up_to).sum() / (2 * len(in_scores) * len(out_scores)))
 
 
+class _Models(NamedTuple):
+    energy_fn: Any
+    posterior_fn: Any
+    num_particles: int
+
+
 def _negative_energy(
-    energy_fn: Any,
-    posterior_fn: Any,
-    num_particles: int,
-    theta: Params,
-    phi: Params,
-    v: Array,
-    rng_key: Array,
+    models: _Models, theta: Params, phi: Params, v: Array, key: Array
 ) -> Float[Array, " batch"]:
-    posterior = posterior_of(posterior_fn)(phi, v)
-    return -energy_of(energy_fn)(theta, v, posterior_mean("ood_scores", posterior))
+    h = posterior_mean("ood_scores", posterior_of(models.posterior_fn)(phi, v))
+    return -energy_of(models.energy_fn)(theta, v, h)
 
 
-def _bound(
-    energy_fn: Any,
-    posterior_fn: Any,
-    num_particles: int,
-    theta: Params,
-    phi: Params,
-    v: Array,
-    rng_key: Array,
-) -> Float[Array, " batch"]:
-    posterior = posterior_of(posterior_fn)(phi, v)
-    energy = energy_of(energy_fn)
+def _bound(models: _Models, theta: Params, phi: Params, v: Array, key: Array) -> Float[Array, " batch"]:
+    energy, posterior = energy_of(models.energy_fn), posterior_of(models.posterior_fn)(phi, v)
 
     def log_ratio(noise: Any) -> Float[Array, " batch"]:
         sample = sample_latents(posterior, noise)
         return -energy(theta, v, sample.h) - latent_log_prob(posterior, sample)
 
-    return map_particles(log_ratio, draw_latent_noise(rng_key, posterior, (num_particles,))).mean(axis=0)
+    noise = draw_latent_noise(key, posterior, (models.num_particles,))
+    return map_particles(log_ratio, noise).mean(axis=0)
 
 
 def _negative_score_norm(
-    energy_fn: Any,
-    posterior_fn: Any,
-    num_particles: int,
-    theta: Params,
-    phi: Params,
-    v: Array,
-    rng_key: Array,
+    models: _Models, theta: Params, phi: Params, v: Array, key: Array
 ) -> Float[Array, " batch"]:
-    energy, posterior = energy_of(energy_fn), posterior_of(posterior_fn)
+    energy, posterior = energy_of(models.energy_fn), posterior_of(models.posterior_fn)
     q = posterior(phi, v)
 
     def particle_score(noise: Any) -> Float[Array, "batch *visible"]:
         sample: LatentSample = sample_latents(q, noise)
         return latent_score(energy, posterior, theta, phi, sample)(v)
 
-    scores = map_particles(particle_score, draw_latent_noise(rng_key, q, (num_particles,)))
+    scores = map_particles(particle_score, draw_latent_noise(key, q, (models.num_particles,)))
     return -jnp.sqrt(sum_events(scores.mean(axis=0) ** 2))
 
 

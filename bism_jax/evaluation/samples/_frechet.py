@@ -18,7 +18,7 @@ def frechet_distance(x: Features | FeatureStatistics, y: Features | FeatureStati
 
         |m_x - m_y|^2 + tr S_x + tr S_y - 2 tr (S_x S_y)^{1/2}
 
-    With R_x R_x^T = S_x and likewise R_y, the last trace is the sum of the singular values of R_x^T R_y,
+    With R_x R_x^T = S_x and R_y R_y^T = S_y, the last trace is the sum of the singular values of R_x^T R_y,
     which is exact for singular covariances too; no root of a matrix that is not symmetric is taken. The
     estimate exceeds the distance of the distributions, the more so the fewer rows there are, so only
     numbers of the same number of rows are to be compared. `distance_label` says when it may be called FID.

@@ -12,7 +12,7 @@ from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
 from bism_jax.evaluation.samples._features import Features, checked_pair
 
-_DEGREE = 3
+_DEGREE = 3  # that of the KID
 
 
 class KernelDistance(NamedTuple):
@@ -50,7 +50,7 @@ def kernel_distance(
         subset_size: rows of x and of y in a subset.
 
     Raises:
-        TypeError: where the features or the key are something else.
+        TypeError: where the features or the key have the wrong type.
         ValueError: for features of other widths, that are not finite, or too few rows for two subsets.
     """
     checks.positive_int("subset_size", subset_size)

@@ -13,9 +13,7 @@ from jaxtyping import Array, Bool, Float
 from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
 from bism_jax.evaluation.samples._features import Features, checked_pair
-from bism_jax.evaluation.samples._squared_distances import squared_distances
-
-_PAIRS_AT_A_TIME = 2**22
+from bism_jax.evaluation.samples._squared_distances import rows_at_a_time, squared_distances
 
 
 class PrecisionRecall(NamedTuple):
@@ -85,7 +83,7 @@ def _squared_radii(num_neighbours: int, x: Float[Array, "rows d"]) -> Float[Arra
         nearest = -jax.lax.top_k(-squared_distances(row, x), num_neighbours + 1)[0]
         return nearest[num_neighbours]  # the nearest is the row itself
 
-    return jax.lax.map(squared_radius, x, batch_size=_rows_at_a_time(x))
+    return jax.lax.map(squared_radius, x, batch_size=rows_at_a_time(x))
 
 
 def _is_inside(
@@ -94,8 +92,4 @@ def _is_inside(
     def is_inside(row: Array) -> Bool[Array, ""]:
         return (squared_distances(row, x) <= squared_radii).any()
 
-    return jax.lax.map(is_inside, points, batch_size=_rows_at_a_time(x))
-
-
-def _rows_at_a_time(x: Array) -> int:
-    return max(1, _PAIRS_AT_A_TIME // len(x))
+    return jax.lax.map(is_inside, points, batch_size=rows_at_a_time(x))

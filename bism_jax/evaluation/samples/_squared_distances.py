@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+_PAIRS_AT_A_TIME = 2**22  # 16 MiB of distances in float32
+
 
 def squared_distances(row: Float[Array, " d"], x: Float[Array, "rows d"]) -> Float[Array, " rows"]:
     """|row - x_i|^2, and exactly 0 where it is within rounding of 0.
@@ -18,3 +20,8 @@ def squared_distances(row: Float[Array, " d"], x: Float[Array, "rows d"]) -> Flo
     # Equal rows, as those of a collapsed sampler, would otherwise be a root of the rounding error apart.
     rounding = 4 * jnp.finfo(x.dtype).eps * len(row) ** 0.5 * norms
     return jnp.where(squared > rounding, squared, 0)
+
+
+def rows_at_a_time(x: Float[Array, "rows d"]) -> int:
+    """Of how many rows the distances to all of x are held at once."""
+    return max(1, _PAIRS_AT_A_TIME // len(x))

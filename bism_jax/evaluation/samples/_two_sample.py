@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.jax_internals import is_traced
-from bism_jax.checks import as_numbers, not_empty, positive_scalar
-from bism_jax.evaluation.samples._squared_distances import squared_distances
+from bism_jax.checks import as_numbers, finite_rows, not_empty, positive_scalar
+from bism_jax.evaluation.samples._squared_distances import rows_at_a_time, squared_distances
 
-_PAIRS_AT_A_TIME = 2**22
+# Of each sample: all pairs of both are held at once, 16 MiB in float32.
 _MEDIAN_ROWS = 1000
 
 Sample = Float[Array | np.ndarray, "rows *event"]
@@ -99,8 +99,7 @@ def _mean_of_pairs(
         values = fn(squared_distances(row, others))
         return values.sum() - values[index] if one_sample else values.sum()
 
-    batch_size = max(1, _PAIRS_AT_A_TIME // len(others))
-    sums = jax.lax.map(row_sum, (x, jnp.arange(len(x))), batch_size=batch_size)
+    sums = jax.lax.map(row_sum, (x, jnp.arange(len(x))), batch_size=rows_at_a_time(others))
     return sums.mean() / (len(others) - one_sample)
 
 
@@ -141,25 +140,25 @@ def _checked(caller: str, x: Sample, y: Sample) -> tuple[Array, Array]:
 
 
 def _as_real(name: str, sample: Sample) -> Array:
+    dtype = jnp.promote_types(jnp.result_type(sample), jnp.float32)
     if not is_traced(sample):
         values = np.asarray(sample, np.float64)
-        largest = np.abs(np.where(np.isfinite(values), values, 0.0)).max(initial=0.0)
-        limit = float(np.sqrt(jnp.finfo(jnp.promote_types(jnp.result_type(sample), jnp.float32)).max) / 100)
-        if largest > limit:
-            raise ValueError(
-                f"{name} holds values of {largest:.2g}, whose squared distances would overflow; divide both "
-                "samples by a common number."
-            )
-        spread = float(np.ptp(values[np.isfinite(values)])) if np.isfinite(values).any() else 0.0
-        if 0 < spread < 1 / limit:
-            raise ValueError(
-                f"{name} holds values that differ by at most {spread:.2g}, whose squared distances would be "
-                "rounded to 0; multiply both samples by a common number."
-            )
-        finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"{name}: {(~finite).sum()} rows hold NaN or infinite values, the first of them row "
-                f"{np.argmin(finite)}; leave them out, and report their number beside the distance."
-            )
-    return jnp.asarray(sample, jnp.promote_types(jnp.result_type(sample), jnp.float32))
+        _check_scale(name, values[np.isfinite(values)], float(np.sqrt(jnp.finfo(dtype).max) / 100))
+        finite_rows(name, values, "leave them out, and report their number beside the distance")
+    return jnp.asarray(sample, dtype)
+
+
+def _check_scale(name: str, values: np.ndarray, limit: float) -> None:
+    """Raises ValueError for numbers whose squares, summed over a row, leave the range of the dtype."""
+    largest = np.abs(values).max(initial=0.0)
+    if largest > limit:
+        raise ValueError(
+            f"{name} holds values of {largest:.2g}, whose squared distances would overflow; divide both "
+            "samples by a common number."
+        )
+    spread = float(np.ptp(values)) if values.size else 0.0
+    if 0 < spread < 1 / limit:
+        raise ValueError(
+            f"{name} holds values that differ by at most {spread:.2g}, whose squared distances would be "
+            "rounded to 0; multiply both samples by a common number."
+        )

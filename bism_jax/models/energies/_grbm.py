@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax import checks
 from bism_jax._precision import working_dtype
+from bism_jax.models.energies._visible import count_visible
 from bism_jax.typing import Params
 
-_MAX_ENUMERATED = 20
-_STATES_A_BLOCK = 4096
+_MAX_ENUMERATED = 20  # hidden units, so a million states
+_STATES_A_BLOCK = 4096  # so that memory does not grow with their number
 
 
 class GRBM(nn.Module):
@@ -120,7 +121,7 @@ class GRBM(nn.Module):
 
     @nn.compact
     def _parameters(self, v: Float[Array, "batch visible"]) -> dict[str, Array]:
-        num_visible, dtype = _num_visible(v), working_dtype(v.dtype)
+        num_visible, dtype = count_visible("GRBM", v), working_dtype(v.dtype)
         limit = 1 / math.sqrt(self.num_hidden)
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
@@ -143,11 +144,3 @@ class GRBM(nn.Module):
     def _hidden_field(self, v: Float[Array, "batch visible"]) -> Float[Array, "batch hidden"]:
         params = self._parameters(v)
         return params["c"][None] + v @ params["W"]
-
-
-def _num_visible(v: Array) -> int:
-    if v.ndim != 2:
-        raise ValueError(
-            f"GRBM takes v of shape [batch, visible], not {v.shape}; flatten it: v.reshape(len(v), -1)."
-        )
-    return v.shape[1]

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 from bism_jax import checks
 from bism_jax._precision import working_dtype
 from bism_jax.checks import as_numbers, finite_rows, not_empty
+from bism_jax.models.energies._visible import count_visible
 from bism_jax.typing import Params
 
 
@@ -90,7 +91,7 @@ class LinearGaussian(nn.Module):
 
     @nn.compact
     def _parameters(self, v: Float[Array, "batch visible"]) -> dict[str, Array]:
-        num_visible, dtype = _num_visible(v), working_dtype(v.dtype)
+        num_visible, dtype = count_visible("LinearGaussian", v), working_dtype(v.dtype)
         limit = 1 / math.sqrt(self.num_latent)
 
         def uniform(key: Array, shape: tuple[int, ...]) -> Array:
@@ -133,7 +134,7 @@ def maximum_likelihood(v: Float[Array | np.ndarray, "rows visible"], num_latent:
     v = np.asarray(as_numbers("v", v, "[rows, visible]"), np.float64)
     not_empty("v", v, "[rows, visible]")
     finite_rows("v", v)
-    num_visible = _num_visible(v)
+    num_visible = count_visible("LinearGaussian", v)
     checks.positive_int("num_latent", num_latent)
     if num_latent >= num_visible:
         raise ValueError(
@@ -151,12 +152,3 @@ def maximum_likelihood(v: Float[Array | np.ndarray, "rows visible"], num_latent:
     weights = vectors[:, -num_latent:] * np.sqrt(values[-num_latent:] - noise)
     params = {"W": weights, "b": mean, "log_std": 0.5 * np.log(noise)}
     return {"params": {name: jnp.asarray(value, float) for name, value in params.items()}}
-
-
-def _num_visible(v: Array | np.ndarray) -> int:
-    if v.ndim != 2:
-        raise ValueError(
-            f"LinearGaussian takes v of shape [batch, visible], not {v.shape}; flatten it: "
-            "v.reshape(len(v), -1)."
-        )
-    return v.shape[1]

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.models.networks._image_layers import dense
-from bism_jax.models.networks._residual_block import check_latents
+from bism_jax.models.networks._residual_block import check_latents, check_network
 from bism_jax.models.networks._unet import UNet
 
-_TERMS_A_LATENT = 16
+_TERMS_A_LATENT = 16  # rows of A: the head stays small beside U, whatever the image's size
 
 
 class ReconstructionEnergy(nn.Module):
@@ -52,15 +52,12 @@ class ReconstructionEnergy(nn.Module):
 
     def __post_init__(self) -> None:
         checks.positive_int("num_hidden", self.num_hidden)
-        checks.positive_int("channels", self.channels)
         checks.positive("noise_std", self.noise_std)
-        checks.boolean("spectral_norm", self.spectral_norm)
-        checks.function("activation", self.activation, "of an array")
-        checks.floating_dtype("dtype", self.dtype)
+        check_network(self)
         super().__post_init__()
 
     def setup(self) -> None:
-        """U."""
+        """The U-Net U."""
         self.unet = UNet(self.num_hidden, self.channels, self.activation, self.spectral_norm, self.dtype)
 
     def features(

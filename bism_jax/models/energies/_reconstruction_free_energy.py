@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from bism_jax import checks
 from bism_jax.models.energies._reconstruction_energy import code_and_error
+from bism_jax.models.networks._residual_block import check_network
 from bism_jax.models.networks._unet import UNet
 
 
@@ -40,11 +41,8 @@ class ReconstructionFreeEnergy(nn.Module):
 
     def __post_init__(self) -> None:
         checks.positive_int("num_code", self.num_code)
-        checks.positive_int("channels", self.channels)
         checks.positive("noise_std", self.noise_std)
-        checks.boolean("spectral_norm", self.spectral_norm)
-        checks.function("activation", self.activation, "of an array")
-        checks.floating_dtype("dtype", self.dtype)
+        check_network(self)
         super().__post_init__()
 
     @nn.compact

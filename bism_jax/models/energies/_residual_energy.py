@@ -17,6 +17,7 @@ from bism_jax.models.networks._residual_block import (
     ResidualBlock,
     check_image_shape,
     check_latents,
+    check_network,
 )
 
 
@@ -53,15 +54,12 @@ class ResidualEnergy(nn.Module):
 
     def __post_init__(self) -> None:
         checks.positive_int("num_hidden", self.num_hidden)
-        checks.positive_int("channels", self.channels)
         checks.one_of("num_blocks", self.num_blocks, (6, 9))
-        checks.boolean("spectral_norm", self.spectral_norm)
-        checks.function("activation", self.activation, "of an array")
-        checks.floating_dtype("dtype", self.dtype)
+        check_network(self)
         super().__post_init__()
 
     def setup(self) -> None:
-        """The trunk f."""
+        """The trunk f, which is also the factored form's features."""
         self.trunk = ResidualTrunk(
             self.num_hidden, self.channels, self.num_blocks, self.activation, self.spectral_norm, self.dtype
         )
@@ -79,16 +77,22 @@ class ResidualEnergy(nn.Module):
     ) -> Float[Array, " batch"]:
         """E(v, h) given f(v), `[B]`."""
         check_latents(h, (v.shape[0], self.num_hidden))
-        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
         joint = jnp.concatenate([features + h, h], axis=-1)
-        terms = dense(joint, num_terms, name="joint")
-        return (self.activation(terms) ** 2).sum(axis=-1)
+        return sum_of_squares(joint, v, self.channels, self.activation)
 
     def __call__(
         self, v: Float[Array, "batch height width colours"], h: Float[Array, "batch latent"]
     ) -> Float[Array, " batch"]:
         """E(v, h), `[B]`."""
         return self.head(v, self.features(v), h)
+
+
+def sum_of_squares(
+    x: Float[Array, "batch inputs"], v: Array, channels: int, activation: Callable[[Array], Array]
+) -> Float[Array, " batch"]:
+    """sum_j a(A x + b)_j^2, within a module; A has as many rows as the coarsest scale of v has numbers."""
+    num_terms = 4 * channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
+    return (activation(dense(x, num_terms, name="joint")) ** 2).sum(axis=-1)
 
 
 class ResidualTrunk(nn.Module):

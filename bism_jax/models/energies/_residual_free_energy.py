@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from bism_jax import checks
-from bism_jax.models.energies._residual_energy import ResidualTrunk
-from bism_jax.models.networks._image_layers import dense
-from bism_jax.models.networks._residual_block import NUM_HALVINGS
+from bism_jax.models.energies._residual_energy import ResidualTrunk, sum_of_squares
+from bism_jax.models.networks._residual_block import check_network
 
 
 class ResidualFreeEnergy(nn.Module):
@@ -41,11 +39,8 @@ class ResidualFreeEnergy(nn.Module):
 
     def __post_init__(self) -> None:
         checks.positive_int("num_features", self.num_features)
-        checks.positive_int("channels", self.channels)
         checks.one_of("num_blocks", self.num_blocks, (6, 9))
-        checks.boolean("spectral_norm", self.spectral_norm)
-        checks.function("activation", self.activation, "of an array")
-        checks.floating_dtype("dtype", self.dtype)
+        check_network(self)
         super().__post_init__()
 
     @nn.compact
@@ -54,9 +49,7 @@ class ResidualFreeEnergy(nn.Module):
         features = ResidualTrunk(
             self.num_features, self.channels, self.num_blocks, self.activation, self.spectral_norm, self.dtype
         )(v)
-        num_terms = 4 * self.channels * math.prod(v.shape[1:3]) // 4**NUM_HALVINGS
-        terms = dense(features, num_terms, name="joint")
-        return (self.activation(terms) ** 2).sum(axis=-1)
+        return sum_of_squares(features, v, self.channels, self.activation)
 
     def free_energy(self, v: Float[Array, "batch height width colours"]) -> Float[Array, " batch"]:
         """F(v), by the name under which methods ask for it."""

@@ -23,7 +23,7 @@ _SIZE, _CHANNELS, _CLASSES = (32, 32), 3, 10
 _WIDTHS = (16, 32, 64)
 # The means and standard deviations of ImageNet, with which these networks were trained.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_EPSILON = 1e-5
+_EPSILON = 1e-5  # of PyTorch's batch normalisation
 
 
 class CifarResNet(nn.Module):

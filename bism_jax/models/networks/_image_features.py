@@ -19,7 +19,7 @@ from bism_jax import checks
 from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.typing import Params
 
-_COLOURS = (1, 3)
+_COLOURS = (1, 3)  # by which an axis of channels is told from one of pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ def image_features(label: str, network: nn.Module, params: Params) -> ImageFeatu
     """The features of a network, named after its label and its parameters.
 
     Raises:
-        TypeError: for a label that is no text, or what is no Linen module with a method `features`.
+        TypeError: where the label is no text, or the network no Linen module with a method `features`.
         ValueError: for parameters that are not floating and finite.
     """
     if not isinstance(label, str):

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from bism_jax._backend import convolves_by_products, rows_at_a_time
 from bism_jax._precision import working_dtype
 
-_POWER_ITERATIONS = 8
+_POWER_ITERATIONS = 8  # from a fixed start at every step, since a pure function keeps no vector between them
 
 
 class Conv(nn.Module):
@@ -45,7 +45,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch h w out"]:
-        """The output."""
+        """`[B, height, width, channels]` to the same with other channels, halved where `reduce` says so."""
         shape = (self.size, self.size, x.shape[-1], self.channels)
         fan_in = self.size**2 * x.shape[-1]
         dtype = self.dtype or x.dtype

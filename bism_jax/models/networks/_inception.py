@@ -18,7 +18,7 @@ from bism_jax.models.networks._image_features import (
 from bism_jax.models.networks._pretrained import LayerNames, folded_parameters, read_arrays
 
 _SIDE, _CHANNELS, _NUM_FEATURES, _CLASSES = 299, 3, 2048, 1008
-_EPSILON = 1e-3
+_EPSILON = 1e-3  # of the batch normalisation that it was trained with, not PyTorch's default
 
 
 class InceptionV3(nn.Module):

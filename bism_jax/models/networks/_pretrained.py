@@ -17,7 +17,7 @@ from bism_jax import checks
 from bism_jax.typing import Params
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
-_NAMED_AT_MOST = 5
+_NAMED_AT_MOST = 5  # arrays in a message, since a file of another network lacks hundreds
 
 
 class LayerNames(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from bism_jax import checks
 from bism_jax.models.networks._image_layers import Conv, mean_pool
 
 NUM_HALVINGS = 3  # of height and width, in every image energy
@@ -32,13 +33,21 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch height width channels"]) -> Float[Array, "batch h w out"]:
-        """The output."""
+        """`[B, height, width, channels]` to the same with other channels, halved where `halves`."""
         options = {"spectral_norm": self.spectral_norm, "dtype": self.dtype}
         reduce: Literal["mean"] | None = "mean" if self.halves else None
         inner = Conv(x.shape[-1], self.activation, use_bias=False, **options)(x)
         residual = Conv(self.channels, self.activation, reduce=reduce, **options)(inner)
         shortcut = Conv(self.channels, size=1, **options)(mean_pool(x) if self.halves else x)
         return residual + shortcut
+
+
+def check_network(module: Any) -> None:
+    """Checks the attributes that all image energies have."""
+    checks.positive_int("channels", module.channels)
+    checks.boolean("spectral_norm", module.spectral_norm)
+    checks.function("activation", module.activation, "of an array")
+    checks.floating_dtype("dtype", module.dtype)
 
 
 def check_image_shape(v: Array) -> None:

@@ -44,6 +44,7 @@ class RelaxedBernoulli(dist.Distribution):
         temperature: float,
         density: Literal["bernoulli", "concrete"] = "bernoulli",
         *,
+        # numpyro's default, True, adds a comparison, a reduction and a selection to every log-probability.
         validate_args: bool | None = False,
     ) -> None:
         checks.array("logits", logits, "[batch, latent]")

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from bism_jax.typing import Params
 
-_MIN_SCALE = 0.01
+_MIN_SCALE = 0.01  # bounds what a layer's inverse can blow up to a hundredfold
 
 
 def require_flowjax() -> None:

@@ -40,6 +40,7 @@ class ConditionalFlow(dist.Distribution):
         params: Params,
         context: Float[Array, "batch context"],
         *,
+        # numpyro's default, True, adds a comparison, a reduction and a selection to every log-probability.
         validate_args: bool | None = False,
     ) -> None:
         checks.array("context", context, "[batch, context]")

@@ -27,6 +27,7 @@ class DiagonalGaussian(dist.Independent):
         loc: Float[Array, "batch latent"],
         scale: Float[Array, "batch latent"],
         *,
+        # numpyro's default, True, adds a comparison, a reduction and a selection to every log-probability.
         validate_args: bool | None = False,
     ) -> None:
         checks.array("loc", loc, "[batch, latent]")
