@@ -160,7 +160,7 @@ def fit(
             state, turns_due = hosts.together(lambda: start(store, run, history, options))
             chunks = CompiledChunks(run, state)
             release_freed_memory()
-        loop = TrainingLoop(chunks, run.source, history, store, options)
+        loop = TrainingLoop(chunks, history, store, options)
         loop.train(int(state.step), turns_due, progress, interruption)
     final = chunks.host_state()
     return FitResult(

@@ -13,7 +13,7 @@ from bism_jax.training._loop.history import History
 from bism_jax.training._loop.options import Options
 from bism_jax.training._loop.prepared_run import PreparedRun
 from bism_jax.training._loop.state import LoopState
-from bism_jax.training._sources.source import DataSource
+from bism_jax.training._sources.data_source import DataSource
 from bism_jax.training.callbacks._states import resume_all
 
 

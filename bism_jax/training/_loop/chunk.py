@@ -29,10 +29,11 @@ class CompiledChunks:
     Attributes:
         max_steps_per_call: the most iterations that one call can run.
         state: the current state, on the devices.
+        source: where its batches come from.
     """
 
     def __init__(self, run: PreparedRun, state: LoopState) -> None:
-        self._source, self._layout = run.source, run.layout
+        self.source, self._layout = run.source, run.layout
         self.state = run.layout.replicate(state)
         self._data = None if run.source.resident is None else run.layout.replicate(run.source.resident)
         self.max_steps_per_call = 1 if run.one_step_a_call else self._count_steps_per_call()
@@ -49,7 +50,7 @@ class CompiledChunks:
 
     def run(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Runs iterations `step .. step + num_steps - 1`; returns each scalar of Info, `[num_steps]`."""
-        selection = self._select(self._source.take(step, num_steps), self.max_steps_per_call)
+        selection = self._select(self.source.take(step, num_steps), self.max_steps_per_call)
         count = self._layout.replicate(np.int32(num_steps))
         self.state, infos = self._call(self.state, self._data, selection, count)
         host = self._layout.to_host(infos)._asdict()
@@ -68,16 +69,16 @@ class CompiledChunks:
         return int(np.clip(_MAX_CHUNK_BYTES // size, 1, _MAX_STEPS_PER_CALL))
 
     def _example_selection(self, num_steps: int) -> np.ndarray:
-        if self._source.resident is not None:
-            return np.zeros((num_steps, self._source.batch_size), np.int32)
-        example = self._source.example()[: self._source.batch_size // jax.process_count()]
+        if self.source.resident is not None:
+            return np.zeros((num_steps, self.source.batch_size), np.int32)
+        example = self.source.example()[: self.source.batch_size // jax.process_count()]
         return np.broadcast_to(example, (num_steps, *example.shape))
 
     def _select(self, selection: np.ndarray, length: int) -> Array:
         """On the devices, padded to the length that the program was compiled for."""
         padding = [(0, length - len(selection)), *[(0, 0)] * (selection.ndim - 1)]
         padded = np.pad(selection, padding)
-        if self._source.resident is not None:
+        if self.source.resident is not None:
             return self._layout.split_indices(padded)
         return self._layout.split_batches(padded)
 

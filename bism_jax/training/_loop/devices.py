@@ -1,4 +1,4 @@
-"""How a training loop is laid out over devices: one SPMD program, or `pmap`.
+"""The choice of devices and of their layout: one SPMD program, or `pmap`.
 
 Both see the same global batch, so that the result does not depend on the number of devices.
 """
@@ -9,7 +9,6 @@ import jax
 
 from bism_jax import checks
 from bism_jax.training._loop.layout import Layout, config
-from bism_jax.training._loop.mesh_layout import MeshLayout
 from bism_jax.training._loop.pmap_layout import PmapLayout
 
 
@@ -27,7 +26,7 @@ def make_layout(parallel: str | None, batch_size: int) -> Layout:
             f"batch_size={batch_size} does not divide among the {len(devices)} devices; pass "
             f"batch_size={nearest}, or show JAX fewer devices."
         )
-    return PmapLayout(devices) if parallel == "pmap" else MeshLayout(devices)
+    return PmapLayout(devices) if parallel == "pmap" else Layout(devices)
 
 
 def _devices() -> list[jax.Device]:

@@ -17,7 +17,6 @@ from bism_jax.training._loop.options import Options
 from bism_jax.training._loop.rollback import Rollback, first_bad
 from bism_jax.training._loop.saving import Saver
 from bism_jax.training._loop.turns import Turns
-from bism_jax.training._sources.source import DataSource
 
 # Between two calls a signal is heeded and the bar moves: four times a second is often enough for both.
 _SECONDS_PER_CALL = 0.25
@@ -28,8 +27,7 @@ class TrainingLoop:
     """Runs an algorithm to its last iteration.
 
     Args:
-        chunks: the compiled program with its state.
-        source: where its batches come from.
+        chunks: the compiled program with its state and data.
         history: the record so far, which the run continues.
         store: where checkpoints go, or None.
         options: of the run.
@@ -38,15 +36,14 @@ class TrainingLoop:
     def __init__(
         self,
         chunks: CompiledChunks,
-        source: DataSource,
         history: History,
         store: CheckpointStore | None,
         options: Options,
     ) -> None:
         self._chunks, self._history, self._options = chunks, history, options
-        self._saver = Saver(store, chunks, source, history, options.callbacks)
+        self._saver = Saver(store, chunks, history, options.callbacks)
         self._turns = Turns(options.callbacks, history, self._saver)
-        self._rollback = Rollback(store, chunks, source, history, options.on_divergence == "rollback")
+        self._rollback = Rollback(store, chunks, history, options.on_divergence == "rollback")
         self._length = options.steps_per_call or 1
 
     def train(self, step: int, turns_due: bool, progress: bool | None, interruption: Interruption) -> None:

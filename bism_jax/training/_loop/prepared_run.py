@@ -30,7 +30,8 @@ from bism_jax.training._loop.devices import make_layout
 from bism_jax.training._loop.layout import Layout
 from bism_jax.training._loop.options import Options
 from bism_jax.training._loop.state import LoopState, start_state
-from bism_jax.training._sources.source import DataSource, as_data_source
+from bism_jax.training._sources.data_source import DataSource
+from bism_jax.training._sources.source import as_data_source
 from bism_jax.typing import Method, StepFn
 
 

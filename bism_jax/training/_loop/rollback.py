@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 
 import jax
 import numpy as np
@@ -13,33 +14,27 @@ from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.divergence import DivergenceError, divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.state import LoopState
-from bism_jax.training._sources.source import DataSource
 
 # Where new noise helps, once or twice is enough; where a rate is too large, it never does.
 _MAX_ROLLBACKS = 3
 
 
+@dataclass
 class Rollback:
     """Goes back to the last checkpoint, with new noise and a few times at most.
 
-    Args:
+    Attributes:
         store: where checkpoints are, or None.
-        chunks: the compiled program with its state.
-        source: where its batches come from.
+        chunks: the compiled program with its state and data.
         history: the record.
         is_wanted: whether to go back rather than to end the run.
     """
 
-    def __init__(
-        self,
-        store: CheckpointStore | None,
-        chunks: CompiledChunks,
-        source: DataSource,
-        history: History,
-        is_wanted: bool,
-    ) -> None:
-        self._store, self._chunks, self._source, self._history = store, chunks, source, history
-        self._is_wanted, self._num_done = is_wanted, 0
+    store: CheckpointStore | None
+    chunks: CompiledChunks
+    history: History
+    is_wanted: bool
+    _num_done: int = field(default=0, init=False)
 
     def after(self, step: int, infos: dict[str, float]) -> int:
         """The iteration to go on from, to which everything is set back but the callbacks.
@@ -48,17 +43,17 @@ class Rollback:
             DivergenceError: where the run ends here.
         """
         error = self._error(step, infos)
-        if not self._is_wanted or self._store is None or self._num_done == _MAX_ROLLBACKS:
+        if not self.is_wanted or self.store is None or self._num_done == _MAX_ROLLBACKS:
             raise error
         self._num_done += 1
         try:
-            restored = self._store.restore(self._chunks.host_state(), self._history)
+            restored = self.store.restore(self.chunks.host_state(), self.history)
         except ValueError:  # it is of the run that this one took its parameters from
             raise error from None
         if restored is None:
             raise error
-        self._source.set_position(restored.source_position)
-        self._chunks.set_state(self._with_new_noise(restored.state))
+        self.chunks.source.set_position(restored.source_position)
+        self.chunks.set_state(self._with_new_noise(restored.state))
         step_back = int(restored.state.step)
         warnings.warn(
             f"{str(error).partition(';')[0]}: back to iteration {step_back} ({error.checkpoint}) with new "
@@ -69,11 +64,11 @@ class Rollback:
 
     def _error(self, step: int, infos: dict[str, float]) -> DivergenceError:
         path = None
-        if self._store is not None:
-            self._store.wait()
-            path = self._store.latest_path()
-        theta = self._chunks.host_state().method_state.theta
-        return divergence_error(step, infos, self._history.scalars(), theta, path, self._is_wanted)
+        if self.store is not None:
+            self.store.wait()
+            path = self.store.latest_path()
+        theta = self.chunks.host_state().method_state.theta
+        return divergence_error(step, infos, self.history.scalars(), theta, path, self.is_wanted)
 
     @with_transfers
     def _with_new_noise(self, state: LoopState) -> LoopState:

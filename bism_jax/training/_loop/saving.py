@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,39 +12,32 @@ import jax
 from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.history import History
-from bism_jax.training._sources.source import DataSource
 from bism_jax.training.callbacks._callback import Callback
 from bism_jax.training.callbacks._states import states_of
 
 
+@dataclass
 class Saver:
     """Saves a run, or does nothing for one without a `checkpoint_dir`.
 
-    Args:
+    Attributes:
         store: where checkpoints go, or None.
-        chunks: the compiled program with its state.
-        source: where its batches come from.
+        chunks: the compiled program with its state and data.
         history: the record.
         callbacks: in the order of their turns.
     """
 
-    def __init__(
-        self,
-        store: CheckpointStore | None,
-        chunks: CompiledChunks,
-        source: DataSource,
-        history: History,
-        callbacks: Sequence[Callback],
-    ) -> None:
-        self.store = store
-        self._chunks, self._source, self._history, self._callbacks = chunks, source, history, callbacks
+    store: CheckpointStore | None
+    chunks: CompiledChunks
+    history: History
+    callbacks: Sequence[Callback]
 
     def save(self, turns_due: bool = False, states: dict[str, Any] | None = None) -> None:
         """In the background, with the states of callbacks now, or those that are given."""
         if self.store is not None:
-            callbacks = states_of(self._callbacks) | (states or {})
-            state, position = self._chunks.host_state(), self._source.position()
-            self.store.save(state, position, self._history, callbacks, turns_due)
+            callbacks = states_of(self.callbacks) | (states or {})
+            state, position = self.chunks.host_state(), self.chunks.source.position()
+            self.store.save(state, position, self.history, callbacks, turns_due)
 
     def wait(self) -> None:
         """Returns when everything is on disk."""

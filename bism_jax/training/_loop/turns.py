@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from bism_jax.training._loop import hosts
@@ -17,24 +18,26 @@ from bism_jax.training.callbacks._measurements import numbers_of
 from bism_jax.training.callbacks._states import states_of
 
 
+@dataclass
 class Turns:
     """Calls callbacks when they are due.
 
-    Args:
+    Attributes:
         callbacks: in the order of their turns.
         history: the record, which takes what they measure.
         saver: what keeps the run where one of them fails.
     """
 
-    def __init__(self, callbacks: Sequence[Callback], history: History, saver: Saver) -> None:
-        self._callbacks, self._history, self._saver = callbacks, history, saver
-        self._has_renamed = False
+    callbacks: Sequence[Callback]
+    history: History
+    saver: Saver
+    _has_renamed: bool = field(default=False, init=False)
 
     def take(self, callbacks: Sequence[Callback], state: LoopState) -> bool:
         """Calls some of them on a host copy of the state; whether the run goes on."""
         measured: dict[str, float] = {}
         goes_on = True
-        step, before = int(state.step), states_of(self._callbacks, of_rewindable=False)
+        step, before = int(state.step), states_of(self.callbacks, of_rewindable=False)
         for callback in callbacks:
             try:
                 found = callback(self._snapshot(callback, state, measured))
@@ -47,18 +50,18 @@ class Turns:
                 raise
             measured.update({name: value for name, value in new.items() if name != "step"})
         if measured:
-            self._history.add_evaluation(step, measured)
+            self.history.add_evaluation(step, measured)
         _, stops = hosts.smallest_and_largest(0, int(not goes_on))  # one callback stops them all
         return not stops
 
     def rewind(self, step: int) -> None:
         """Tells them of a rollback."""
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             callback.rewind(step)
 
     def _snapshot(self, callback: Callback, state: LoopState, measured: dict[str, float]) -> Snapshot:
         step, method_state = int(state.step), state.method_state
-        means = self._history.mean((step - 1) // callback.every * callback.every, step)
+        means = self.history.mean((step - 1) // callback.every * callback.every, step)
         metrics = {**means, **self._beside(means, measured)}
         return Snapshot(
             step, method_state.theta, getattr(method_state, "phi", None), state.theta_ema, metrics
@@ -78,7 +81,7 @@ class Turns:
 
     def _keep_before(self, error: Exception, step: int, states: dict[str, Any]) -> None:
         """Saves what was done before the callbacks of an iteration, which have their turn again."""
-        for callback in self._callbacks:
+        for callback in self.callbacks:
             with contextlib.suppress(Exception):  # the first error is the one to tell
                 callback.rewind(step - 1)
-        self._saver.keep(error, turns_due=True, states=states)
+        self.saver.keep(error, turns_due=True, states=states)
