@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 from bism_jax._jax_switches import with_transfers
 from bism_jax.training._loop.state import map_data
 
-AXIS = "batch"
+AXIS = "batch"  # of the mesh, and the mapped one of `pmap`
 
 
 class Layout:

@@ -21,14 +21,7 @@ _MAX_ROLLBACKS = 3
 
 @dataclass
 class Rollback:
-    """Goes back to the last checkpoint, with new noise and a few times at most.
-
-    Attributes:
-        store: where checkpoints are, or None.
-        chunks: the compiled program with its state and data.
-        history: the record.
-        is_wanted: whether to go back rather than to end the run.
-    """
+    """Goes back to the last checkpoint, with new noise and a few times at most."""
 
     store: CheckpointStore | None
     chunks: CompiledChunks

@@ -18,14 +18,7 @@ from bism_jax.training.callbacks._states import states_of
 
 @dataclass
 class Saver:
-    """Saves a run, or does nothing for one without a `checkpoint_dir`.
-
-    Attributes:
-        store: where checkpoints go, or None.
-        chunks: the compiled program with its state and data.
-        history: the record.
-        callbacks: in the order of their turns.
-    """
+    """Saves a run, or does nothing for one without a `checkpoint_dir`."""
 
     store: CheckpointStore | None
     chunks: CompiledChunks
@@ -46,7 +39,7 @@ class Saver:
 
     def save_first(self) -> None:
         """Before a log has rows: a run that is killed now is started again by the same call."""
-        if self.store is not None and self.store.latest_step() is None:
+        if self.store is not None and self.store.latest_path() is None:
             self.save()
             self.wait()
 

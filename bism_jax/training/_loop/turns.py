@@ -20,13 +20,7 @@ from bism_jax.training.callbacks._states import states_of
 
 @dataclass
 class Turns:
-    """Calls callbacks when they are due.
-
-    Attributes:
-        callbacks: in the order of their turns.
-        history: the record, which takes what they measure.
-        saver: what keeps the run where one of them fails.
-    """
+    """Calls callbacks when they are due."""
 
     callbacks: Sequence[Callback]
     history: History

@@ -20,7 +20,7 @@ class ArraySource(DataSource):
         self._shuffle = Shuffle(len(array), batch_size, seed)
 
     def example(self) -> np.ndarray:
-        """The first rows."""
+        """The first rows of the array."""
         return self._array[: self.batch_size]
 
     def take(self, step: int, num_steps: int) -> np.ndarray:
@@ -28,5 +28,5 @@ class ArraySource(DataSource):
         return self._shuffle.indices(step, num_steps)
 
     def fingerprint(self) -> Description:
-        """Of its values."""
+        """Shape, dtype and a checksum of the values."""
         return of_array(self._array)

@@ -19,8 +19,8 @@ from bism_jax.training._sources.items import read_item
 from bism_jax.training._sources.iterator_state import ListIterator, keeps_state, set_state, state_of
 from bism_jax.training._sources.other_readings import other_readings
 
-_END = object()
-_FINGERPRINT_BATCHES = 1000
+_END = object()  # since a loader may yield None, which is an error of its own
+_FINGERPRINT_BATCHES = 1000  # of a list, so that one of any length is told from another in bounded time
 _MAX_SKIPPED = 1000  # batches in a row, after which an endless iterator is given up
 
 
@@ -55,11 +55,11 @@ class IterableSource(DataSource):
             )
 
     def example(self) -> np.ndarray:
-        """The first batch."""
+        """The first batch of the iterable."""
         return self._example
 
     def take(self, step: int, num_steps: int) -> np.ndarray:
-        """The next batches."""
+        """The next batches; after an error the iterator is where it was, if it can be set back."""
         start = state_of(self._iterator) if self.has_position else None
         try:
             return np.stack([self._next() for _ in range(num_steps)])

@@ -7,7 +7,7 @@ from typing import Any
 
 from bism_jax.training._sources.arrays import has_axes
 
-_LISTED = 4  # items of an error
+_LISTED = 4  # items of an error, among which labels and images are seen
 
 
 def no_array(item: Any, kind: str, place: str, other_reading: str = "") -> TypeError:

@@ -17,7 +17,7 @@ from bism_jax.training._sources.items import read_item
 from bism_jax.training._sources.shuffle import Shuffle
 from bism_jax.training._sources.sparse_rows import SparseRows
 
-_FINGERPRINT_ROWS = 16  # which are fetched twice, whatever a row costs
+_FINGERPRINT_ROWS = 16  # each is fetched twice, and may have to be decoded
 
 
 class RandomAccessSource(DataSource):
@@ -31,7 +31,7 @@ class RandomAccessSource(DataSource):
         self._shuffle = Shuffle(len(source), batch_size, seed)
 
     def example(self) -> np.ndarray:
-        """The first rows."""
+        """The first rows of the source."""
         return self._rows(np.arange(self.batch_size))
 
     def take(self, step: int, num_steps: int) -> np.ndarray:
@@ -42,7 +42,7 @@ class RandomAccessSource(DataSource):
         return np.stack([self._rows(row[start : start + local_size]) for row in indices])
 
     def fingerprint(self) -> Description:
-        """Of its length and of some rows."""
+        """Its length and some of its rows; of a sparse array, all values."""
         if isinstance(self._source, SparseRows):
             shape = [self._shuffle.num_rows, *self._rows(np.arange(1)).shape[1:]]
             return {"shape": shape, "checksum": digest_of_arrays(self._source.arrays())}

@@ -1,4 +1,4 @@
-"""The order of rows."""
+"""The order in which rows are trained on."""
 
 from __future__ import annotations
 

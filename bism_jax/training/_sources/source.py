@@ -24,7 +24,7 @@ def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSou
 
     Raises:
         ValueError: for data that is empty, not finite, not floating, ragged, or smaller than a batch.
-        TypeError: for anything else than these three.
+        TypeError: for data of another kind.
     """
     checks.positive_int("batch_size", batch_size)
     if is_sparse(data):  # one of which is a mapping too
