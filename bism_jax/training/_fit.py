@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,6 @@ from bism_jax.methods import BiSM
 from bism_jax.training._checkpoints import folder_lock
 from bism_jax.training._checkpoints.digests import digest
 from bism_jax.training._checkpoints.resume import start
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._freed_memory import release_freed_memory
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.chunk import CompiledChunks
@@ -28,6 +27,9 @@ from bism_jax.training._loop.options import Options, check_untraced
 from bism_jax.training._loop.prepared_run import PreparedRun, prepare_run
 from bism_jax.training.callbacks._callback import PeriodicCallable
 from bism_jax.typing import Method, Params
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 
 class FitResult(NamedTuple):
@@ -183,4 +185,6 @@ def _open_store(
 ) -> CheckpointStore | None:
     if options.checkpoint_dir is None:
         return None
+    from bism_jax.training._checkpoints.store import CheckpointStore  # and orbax, which no other run needs
+
     return at_the_end.enter_context(CheckpointStore(options.checkpoint_dir, run.description))

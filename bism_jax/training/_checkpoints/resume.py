@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 from bism_jax.training._checkpoints.content import Restored
 from bism_jax.training._checkpoints.description import Description
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.options import Options
@@ -15,6 +15,9 @@ from bism_jax.training._loop.prepared_run import PreparedRun
 from bism_jax.training._loop.state import LoopState
 from bism_jax.training._sources.data_source import DataSource
 from bism_jax.training.callbacks._states import resume_all
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 
 def start(

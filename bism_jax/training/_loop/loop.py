@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop import hosts
 from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.history import History
@@ -17,6 +16,9 @@ from bism_jax.training._loop.options import Options
 from bism_jax.training._loop.rollback import Rollback, first_bad
 from bism_jax.training._loop.saving import Saver
 from bism_jax.training._loop.turns import Turns
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 # A call costs 0.7 ms beside its iterations (GRBM, two cores), so 0.3 % of this. Between two calls a signal is
 # heeded and the bar moves.
@@ -57,6 +59,8 @@ class TrainingLoop:
             SystemExit: after SIGINT or SIGTERM.
             RuntimeError: where another process of the run is gone.
         """
+        from tqdm.auto import tqdm
+
         self._saver.save_first()
         num_steps, signum = self._options.num_steps, 0
         disable = None if progress is None else not progress

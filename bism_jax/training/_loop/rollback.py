@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
 from bism_jax._jax_switches import with_transfers
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.divergence import DivergenceError, divergence_error
 from bism_jax.training._loop.history import History
 from bism_jax.training._loop.state import LoopState
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 # Where new noise helps, once or twice is enough; where a rate is too large, it never does.
 _MAX_ROLLBACKS = 3

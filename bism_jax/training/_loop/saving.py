@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from bism_jax.training._checkpoints.store import CheckpointStore
 from bism_jax.training._loop.chunk import CompiledChunks
 from bism_jax.training._loop.history import History
 from bism_jax.training.callbacks._callback import Callback
 from bism_jax.training.callbacks._states import states_of
+
+if TYPE_CHECKING:
+    from bism_jax.training._checkpoints.store import CheckpointStore
 
 
 @dataclass
