@@ -76,8 +76,9 @@ class Convolution(NamedTuple):
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether a leaf has no value here, as within `jit` or `grad`."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+    """Whether a leaf has no value here, as within `jit` or `grad`; an iterator, which is no tree, is not."""
+    leaves = jax.tree.leaves(trees, is_leaf=lambda leaf: hasattr(leaf, "__next__"))
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
 
 
 def aval_of(atom: Any) -> Any:

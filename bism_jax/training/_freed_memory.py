@@ -1,4 +1,4 @@
-"""The memory of the process."""
+"""Memory that is free within the process but not to the system."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Content(NamedTuple):
     scalars: dict[str, np.ndarray]
 
     def checksum(self) -> str:
-        """Of all of it."""
+        """A checksum of everything in it."""
         parts = (self.run, digest_of_arrays(self.leaves), digest_of_arrays(self.scalars))
         return digest(json.dumps(parts, sort_keys=True).encode())
 

@@ -27,7 +27,7 @@ Description = dict[str, Any]
 
 
 def versions() -> dict[str, str]:
-    """Of what a trace and its numbers depend on."""
+    """The versions of what decides a trace and its numbers, and the backend."""
     packages = ("bism-jax", "jax", "flax", "optax", "numpyro")
     found = {}
     for package in packages:
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def settings() -> dict[str, Any]:
-    """Of JAX, for what they change beside the trace."""
+    """JAX's settings that change numbers."""
     return {name: getattr(jax.config, name) for name in _SETTINGS}
 
 

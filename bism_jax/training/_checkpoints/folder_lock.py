@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 
 from bism_jax._paths import is_local
 
-_NAME = ".lock"
+_NAME = ".lock"  # hidden, and never taken for a checkpoint, whose name is a number
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 # Orbax numbers the operations of a process, and those of two threads take each other's numbers.
 ORBAX = threading.RLock()
-# Files that orbax was writing when it failed report it from its threads, after the error is raised.
+# Threads of orbax report after its error is raised, and there is no event that says that the last one has.
 _SECONDS_FOR_LATE_CALLBACKS = 0.2
 
 

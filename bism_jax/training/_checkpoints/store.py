@@ -53,10 +53,6 @@ class CheckpointStore:
         with ORBAX:
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def latest_step(self) -> int | None:
-        """The iteration of the newest checkpoint, or None."""
-        return self._manager.latest_step()
-
     def latest_path(self) -> epath.Path | None:
         """Where the newest checkpoint is that is complete, or None."""
         complete = [step for step in self._manager.all_steps() if self._path(step).exists()]
@@ -103,7 +99,7 @@ class CheckpointStore:
             target: the state before the first iteration of this run.
             history: the record, which is set to that of the checkpoint.
             strictly: whether the checkpoint must be of this very run; otherwise its parameters are taken,
-                and whatever else has the same structure.
+                with what else has the same structure.
 
         Raises:
             ValueError: where it was written by another run, or no checkpoint of several can be read.

@@ -40,6 +40,8 @@ _ADVICE: dict[Cause, str] = {
         "helps where it is the data."
     ),
 }
+# How many iterations are looked back on, and by what factor a scalar grows over them to be named. They choose
+# between two pieces of advice, not whether the run ends.
 _WINDOW = 100
 _GROWTH = 100.0
 _NEAR_OVERFLOW = 1e-2  # of the largest number: the next product or square is beyond it

@@ -12,8 +12,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 _Result = TypeVar("_Result")
-_CONSEQUENCES = ("iteration", "initial_state")  # of what else differs, as a rule
-_TRANSPORTS = ("Gloo", "NCCL", "UNAVAILABLE", "heartbeat")  # in an error, whose type differs by the transport
+_CONSEQUENCES = ("iteration", "initial_state")  # of other differences, which are what to tell
+# The type of an error between processes differs by what carries their messages; these words tell it.
+_TRANSPORTS = ("Gloo", "NCCL", "UNAVAILABLE", "heartbeat")
 
 
 class HostGoneError(RuntimeError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)  # of a keyboard, and of schedulers before they kill
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, like StopIteration

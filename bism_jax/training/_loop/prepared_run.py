@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,9 @@ from jaxtyping import Array
 from bism_jax._backend import convolves_slowly_in_loops
 from bism_jax._precision import as_working
 from bism_jax._tracing.compilation import call_compiled
+from bism_jax._tracing.jax_internals import ClosedJaxpr
 from bism_jax._tracing.jaxpr_key import jaxpr_key
+from bism_jax._tracing.jaxprs import contains_primitive
 from bism_jax.training._checkpoints.description import (
     Description,
     describe,
@@ -24,10 +27,12 @@ from bism_jax.training._checkpoints.description import (
 from bism_jax.training._checkpoints.digests import digest_of_arrays
 from bism_jax.training._checkpoints.iteration import describe_iteration
 from bism_jax.training._freed_memory import release_freed_memory
-from bism_jax.training._loop.chunk import runs_slowly_in_loop, trace_step
-from bism_jax.training._loop.devices import Layout, make_layout
+from bism_jax.training._loop.devices import make_layout
+from bism_jax.training._loop.layout import Layout
+from bism_jax.training._loop.options import Options
 from bism_jax.training._loop.state import LoopState, start_state
-from bism_jax.training._sources.source import DataSource, as_data_source
+from bism_jax.training._sources.data_source import DataSource
+from bism_jax.training._sources.source import as_data_source
 from bism_jax.typing import Method, StepFn
 
 
@@ -39,6 +44,7 @@ class PreparedRun(NamedTuple):
         source: where its batches come from.
         layout: the devices.
         state: the state before the first iteration.
+        ema_decay: of the moving average of theta, or None.
         one_step_a_call: whether the iteration must stay out of a loop.
         description: what determines the run; empty where nobody asks.
         iteration_key: a key of the iteration that others share only where it is the same program; None where
@@ -49,74 +55,80 @@ class PreparedRun(NamedTuple):
     source: DataSource
     layout: Layout
     state: LoopState
+    ema_decay: float | None
     one_step_a_call: bool
     description: Description
     iteration_key: Hashable
 
 
 def prepare_run(
-    method: Method,
-    models: tuple[Any, Any, Any],
-    data: Any,
-    batch_size: int,
-    rng_key: int | Array,
-    ema_decay: float | None,
-    parallel: str | None,
-    is_described: bool,
+    method: Method, models: tuple[Any, Any, Any], data: Any, rng_key: int | Array, options: Options
 ) -> PreparedRun:
     """Checks data and models, and initialises.
 
     Args:
         method: how to train.
         models: energy, posterior and `init_params` of `fit`.
-        data: as of `fit`, like the arguments that follow.
-        batch_size: rows of the global batch.
+        data: as of `fit`.
         rng_key: a seed or a key.
-        ema_decay: of the moving average, or None.
-        parallel: the layout.
-        is_described: whether the run is to be told from others, by its checkpoints or by other hosts.
+        options: of the run.
     """
     key = _as_key(rng_key)
     energy_fn, posterior_fn, init_params = models
-    algorithm = method.bind(energy_fn, posterior_fn, init_params=init_params)
-    source = as_data_source(data, batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
+    bind = functools.partial(method.bind, energy_fn, posterior_fn, init_params=init_params)
+    algorithm = bind()
+    source = as_data_source(data, options.batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
     _check_num_rows(method, data)
-    layout = make_layout(parallel, batch_size)
-    step_fn = algorithm.step
-    if layout.axis_name is not None:
-        step_fn = method.bind(
-            energy_fn, posterior_fn, init_params=init_params, axis_name=layout.axis_name
-        ).step
+    layout = make_layout(options.parallel, options.batch_size)
     init_key, loop_key = call_compiled(lambda key: tuple(jax.random.split(key)), key)
     example = jax.device_put(as_working(source.example()))
     method_state = algorithm.init(init_key, example)
     release_freed_memory()
-    iteration = trace_step(algorithm.step, loop_key, method_state, example)
+    iteration = jax.make_jaxpr(algorithm.step)(loop_key, method_state, example)
     description: Description = {}
-    if is_described:
+    if options.checkpoint_dir is not None or jax.process_count() > 1:
         description = {
-            "method": describe(method),
-            "energy_fn": describe(energy_fn),
-            "posterior_fn": describe(posterior_fn),
-            "init_params": None if init_params is None else digest_of_arrays(init_params),
+            **_describe_arguments(method, models, key, options),
             "data": source.fingerprint(),
-            "batch_size": batch_size,
-            "rng_key": f"{jax.random.key_impl(key)} {np.ravel(jax.random.key_data(key)).tolist()}",
-            "ema_decay": ema_decay,
-            "versions": versions(),
-            "settings": settings(),
             "initial_state": describe_state(method_state),
             "iteration": describe_iteration(iteration),
         }
     return PreparedRun(
-        step_fn,
+        algorithm.step if layout.axis_name is None else bind(axis_name=layout.axis_name).step,
         source,
         layout,
-        start_state(method_state, loop_key, ema_decay),
-        convolves_slowly_in_loops() and runs_slowly_in_loop(iteration),
+        start_state(method_state, loop_key, options.ema_decay),
+        options.ema_decay,
+        convolves_slowly_in_loops() and _runs_slowly_in_loop(iteration),
         description,
         None if layout.key is None else jaxpr_key(iteration),
     )
+
+
+def _runs_slowly_in_loop(iteration: ClosedJaxpr) -> bool:
+    """Whether the iteration must stay out of a loop: XLA's CPU convolutions are far slower in one.
+
+    Decided on the traced iteration, not on measured time, so that a run and its resumption are the same
+    program.
+    """
+    return contains_primitive(iteration.jaxpr, "conv_general_dilated")
+
+
+def _describe_arguments(
+    method: Method, models: tuple[Any, Any, Any], key: Array, options: Options
+) -> Description:
+    energy_fn, posterior_fn, init_params = models
+    return {
+        "method": describe(method),
+        "energy_fn": describe(energy_fn),
+        "posterior_fn": describe(posterior_fn),
+        "init_params": None if init_params is None else digest_of_arrays(init_params),
+        "batch_size": options.batch_size,
+        "rng_key": f"{jax.random.key_impl(key)} {np.ravel(jax.random.key_data(key)).tolist()}",
+        "ema_decay": options.ema_decay,
+        "versions": versions(),
+        "settings": settings(),
+    }
 
 
 def _as_key(rng_key: int | Array) -> Array:

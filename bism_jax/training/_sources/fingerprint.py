@@ -8,7 +8,7 @@ from bism_jax.training._checkpoints.description import Description
 from bism_jax.training._checkpoints.digests import digest_of_arrays
 
 _WHOLE_BYTES = 2**28  # which take a quarter of a second
-_SAMPLED_ROWS = 1000
+_SAMPLED_ROWS = 1000  # of a larger array: a slice, another scale or another order differs in most of them
 
 
 def of_array(array: np.ndarray) -> Description:

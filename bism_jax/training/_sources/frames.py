@@ -10,7 +10,7 @@ import numpy as np
 # pandas writes float64, Float64, double[pyarrow], Sparse[float64, 0]; polars Float64; pyarrow halffloat.
 _FLOATING = re.compile(r"(sparse\[)?(float|double|halffloat)", re.IGNORECASE)
 _NUMBERS = re.compile(r"u?int|bool|object|decimal", re.IGNORECASE)
-_LISTED = 5  # columns of an error
+_LISTED = 5  # columns of an error: a table may have thousands
 
 
 def is_frame(value: Any) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import copy
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,44 +12,24 @@ import numpy as np
 from bism_jax import checks
 from bism_jax.training._checkpoints.description import Description
 from bism_jax.training._checkpoints.digests import digest_of_arrays
+from bism_jax.training._sources.arrays import expression, storable
+from bism_jax.training._sources.data_source import DataSource
 from bism_jax.training._sources.fingerprint import of_batch, spread_rows
-from bism_jax.training._sources.items import expression, read_item, storable
+from bism_jax.training._sources.items import read_item
+from bism_jax.training._sources.iterator_state import ListIterator, keeps_state, set_state, state_of
+from bism_jax.training._sources.other_readings import other_readings
 
-_END = object()
-_FINGERPRINT_BATCHES = 1000
+_END = object()  # since a loader may yield None, which is an error of its own
+_FINGERPRINT_BATCHES = 1000  # of a list, so that one of any length is told from another in bounded time
 _MAX_SKIPPED = 1000  # batches in a row, after which an endless iterator is given up
 
 
-class _ListIterator:
-    """The items of a list, with a position that can be set."""
-
-    def __init__(self, items: list[Any]) -> None:
-        self._items, self._index = items, 0
-
-    def __iter__(self) -> _ListIterator:
-        return self
-
-    def __next__(self) -> Any:
-        if self._index >= len(self._items):
-            raise StopIteration
-        self._index += 1
-        return self._items[self._index - 1]
-
-    def get_state(self) -> int:
-        return self._index
-
-    def set_state(self, state: int) -> None:
-        self._index = state
-
-
-class IterableSource:
+class IterableSource(DataSource):
     """Batches from an iterable, restarted when it ends; each process passes its own part of a batch.
 
     A batch of another size than the first, as the last of an epoch, is left out. A list, and an iterator with
     `get_state` and `set_state`, can be resumed exactly.
     """
-
-    resident: np.ndarray | None = None
 
     def __init__(self, iterable: Iterable[Any], batch_size: int) -> None:
         self._iterable = iterable
@@ -60,28 +38,29 @@ class IterableSource:
         self._dtype: np.dtype | None = None
         self._number: int | None = 0  # of the next batch in this pass, where it is known
         self._local_size = batch_size // jax.process_count()
-        self.has_position = hasattr(self._iterator, "get_state") and hasattr(self._iterator, "set_state")
-        start = self._state() if self.has_position else None
+        self.has_position = keeps_state(self._iterator)
+        start = state_of(self._iterator) if self.has_position else None
         self._example = self._draw(None)
         self._shape = self._example.shape
         self._first: np.ndarray | None = None if self.has_position else self._example
-        if self.has_position:
+        if start is not None:
             self._set_state(start)
             self._number = 0
         self.batch_size = self._shape[0] * jax.process_count()
         if self.batch_size != batch_size:
+            others = other_readings(iterable, batch_size, self._shape, self._local_size)
             raise ValueError(
                 f"batch_size={batch_size}, but data yields batches of {self.batch_size} rows; pass "
-                f"batch_size={self.batch_size}{self._other_readings(batch_size)}."
+                f"batch_size={self.batch_size}{others}."
             )
 
     def example(self) -> np.ndarray:
-        """The first batch."""
+        """The first batch of the iterable."""
         return self._example
 
     def take(self, step: int, num_steps: int) -> np.ndarray:
-        """The next batches."""
-        start = self._state() if self.has_position else None
+        """The next batches; after an error the iterator is where it was, if it can be set back."""
+        start = state_of(self._iterator) if self.has_position else None
         try:
             return np.stack([self._next() for _ in range(num_steps)])
         except Exception:
@@ -93,7 +72,7 @@ class IterableSource:
         """The iterator's state with a checksum of the batch that comes next, or None."""
         if not self.has_position:
             return None
-        state, number = self._state(), self._number
+        state, number = state_of(self._iterator), self._number
         checksum = self._checksum_of_next(state)
         self._number = number
         return {**state, "next": checksum}
@@ -119,27 +98,15 @@ class IterableSource:
         return {**outline, "batches": len(self._iterable), "checksum": digest_of_arrays(arrays)}
 
     def _begin(self) -> Iterator[Any]:
-        return _ListIterator(self._iterable) if isinstance(self._iterable, list) else iter(self._iterable)
+        return ListIterator(self._iterable) if isinstance(self._iterable, list) else iter(self._iterable)
 
     def _checksum_of_next(self, state: dict[str, Any]) -> str:
         checksum = digest_of_arrays(self._draw(self._shape))
         self._set_state(state)
         return checksum
 
-    def _state(self) -> dict[str, Any]:
-        state = copy.deepcopy(self._iterator.get_state())  # type: ignore[attr-defined]
-        if isinstance(state, (bytes, bytearray)):
-            return {"base64": base64.b64encode(state).decode()}
-        if not _is_json(state):
-            raise TypeError(
-                f"data: get_state() returns {state!r}, which a checkpoint cannot keep; return bytes, or "
-                "numbers, text, lists and dicts with text for keys."
-            )
-        return {"json": state}
-
-    def _set_state(self, position: Any) -> None:
-        state = base64.b64decode(position["base64"]) if "base64" in position else position["json"]
-        self._iterator.set_state(copy.deepcopy(state))  # type: ignore[attr-defined]
+    def _set_state(self, position: dict[str, Any]) -> None:
+        set_state(self._iterator, position)
         self._number = None
 
     def _next(self) -> np.ndarray:
@@ -201,31 +168,6 @@ class IterableSource:
             "object whose __iter__ starts anew, or an iterator that repeats."
         )
 
-    def _other_readings(self, batch_size: int) -> str:
-        """What else the items may be meant to be, for an error."""
-        if not isinstance(self._iterable, list):
-            rows = ", or np.stack(list(data)) where these are rows" if len(self._shape) == 1 else ""
-            return f", or make batches of {batch_size} rows{rows}"
-        arrays = [
-            read_item(item, "batch", f" in batch {k}", self._shape[1:], self._local_size)
-            for k, item in enumerate(self._iterable)
-        ]
-        shapes = list(dict.fromkeys(array.shape for array in arrays))
-        if len({shape[1:] for shape in shapes}) > 1:
-            raise ValueError(
-                f"data is a list of arrays of different shapes, {shapes[0]} and {shapes[1]}; rows must all "
-                "be of one shape: pad or cut them, and np.stack them."
-            )
-        joined = all(
-            np.shape(item) == array.shape for item, array in zip(self._iterable, arrays, strict=True)
-        )
-        readings = ["np.concatenate(data) to shuffle the rows of these batches"] if joined else []
-        if joined and len(shapes) > 1:
-            readings += ["np.stack them, padded to one length, where these are rows"]
-        elif joined and len(arrays) > 1:
-            readings += ["np.asarray(data) where these are rows"]
-        return "".join(f", or {reading}" for reading in readings)
-
     def _check_dtype(self, dtype: np.dtype, place: str) -> None:
         if self._dtype is None:
             self._dtype = dtype
@@ -243,12 +185,3 @@ class IterableSource:
                 stacklevel=2,
             )
         self._warned = True
-
-
-def _is_json(value: Any) -> bool:
-    """Whether it comes back from JSON as it went."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_json, value))
-    return value is None or type(value) in (bool, int, float, str)

@@ -61,12 +61,12 @@ class SparseRows:
 
 
 def sparse_to_array(array: Any) -> np.ndarray:
-    """All of it, made dense."""
+    """A dense array of the same shape, with all of its zeros."""
     return _to_scipy(array).toarray()
 
 
 def _to_scipy(array: Any) -> Any:
-    """As one of SciPy's, of one dimension or more."""
+    """The same as a sparse array of SciPy, of one dimension or more."""
     if type(array).__module__.startswith(_JAX_SPARSE):
         return _from_jax(array)
     import scipy.sparse

@@ -32,5 +32,5 @@ class Evaluate(Callback):
             raise TypeError(f"fn must be a function of a Snapshot, not {self.fn!r}.")
 
     def __call__(self, snapshot: Snapshot) -> Mapping[str, float]:
-        """The measurements."""
+        """What `fn` measures, as plain numbers."""
         return numbers_of("Evaluate: fn", self.fn(snapshot))

@@ -58,15 +58,15 @@ class FileLog(Callback):
         self._write_all()
 
     def state(self) -> dict[str, str]:
-        """The text so far and its file, for a checkpoint."""
+        """The text so far, with the path that tells a log that was moved."""
         return {"path": str(self._file), "text": "".join(self._text)}
 
     def restore(self, state: Mapping[str, str]) -> None:
         """Goes on from the text of a checkpoint.
 
         Warns:
-            UserWarning: where the file holds anything else than that text and what came after it; that
-                is kept beside it.
+            UserWarning: where the file holds more than that text and rows that came after it; it is kept
+                beside the log.
         """
         if not hosts.is_first():
             return
