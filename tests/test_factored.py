@@ -161,7 +161,7 @@ class Deep(Factored):
     "method",
     [
         lambda num_steps: VaGES(KSD(), KL(), 1, 2, LangevinRefinement(num_steps, 0.1)),
-        lambda num_steps: VNCE(num_steps),
+        VNCE,
     ],
     ids=["refinement", "lower steps at the data"],
 )

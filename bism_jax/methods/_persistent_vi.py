@@ -105,11 +105,7 @@ class PersistentVI(TrainingMethod):
         chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> PersistentVIState:
-            if self.num_data < batch.shape[0]:
-                raise ValueError(
-                    f"num_data={self.num_data}, but a batch has {batch.shape[0]} rows; pass the number of "
-                    "rows of the whole data, to which a batch is scaled."
-                )
+            self._check_batch(batch)
             theta_key, chain_key = jax.random.split(rng_key)
             theta = chain.init(theta_key, batch, model.init_params)
             mean = self.prior.start(theta)
@@ -146,6 +142,13 @@ class PersistentVI(TrainingMethod):
             raise ValueError(
                 f"num_data={self.num_data}, but data has num_rows={num_rows}: the likelihood would be "
                 f"weighed as that of {self.num_data}; pass PersistentVI(num_data={num_rows})."
+            )
+
+    def _check_batch(self, batch: Array) -> None:
+        if self.num_data < batch.shape[0]:
+            raise ValueError(
+                f"num_data={self.num_data}, but a batch has {batch.shape[0]} rows; pass the number of rows "
+                "of the whole data, to which a batch is scaled."
             )
 
     def complexity(self, phi: Variational, xi: PyTree) -> Float[Array, ""]:

@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from bism_jax import checks
 from bism_jax._contract import factor, latent_log_prob, map_particles, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax.hypergradient import LowerSolution, StopGradient
+from bism_jax.hypergradient import LowerSolution
 from bism_jax.methods._common.algorithm import start_optimizers
 from bism_jax.methods._common.descent import descend
-from bism_jax.methods._common.lower_level import lower_problem
+from bism_jax.methods._common.lower_level import fit_posterior
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.states import no_iterations
@@ -195,7 +195,4 @@ class VNCE(TrainingMethod):
         def loss_fn(phi: Params, theta: Params, latent: Noise) -> Float[Array, ""]:
             return model.posterior_loss(KL(), phi, theta, LowerInput(v, 1.0, latent, features))
 
-        problem = lower_problem(loss_fn, self.optimizers.phi, state, model.shard)
-        return StopGradient(self.lower_steps).solve(
-            problem, state.phi, state.theta, latent, state.phi_opt_state
-        )
+        return fit_posterior(loss_fn, self.lower_steps, self.optimizers.phi, state, latent, model.shard)
