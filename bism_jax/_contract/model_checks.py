@@ -25,7 +25,7 @@ from bism_jax._tracing.jaxprs import has_gradient, is_inexact
 from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
-_PROBE_ROWS = 4
+_PROBE_ROWS = 4  # so that a check costs the same whatever the batch
 
 
 def check_latent_model(

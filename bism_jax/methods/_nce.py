@@ -21,7 +21,7 @@ from bism_jax.methods.losses._free_energy import FreeEnergy, exact_free_energy
 from bism_jax.methods.losses._noise_contrast import (
     check_distribution,
     check_noise,
-    draw_noise,
+    draw_noise_points,
     logistic_loss,
     noise_for,
 )
@@ -31,7 +31,7 @@ _DEFAULT_OPTIMIZER = paper_adam()
 
 
 class NCEState(NamedTuple):
-    """What the next iteration needs.
+    """What the next iteration of `NCE` needs.
 
     Attributes:
         theta: energy parameters.
@@ -47,7 +47,7 @@ class NCEState(NamedTuple):
 
 
 class NCEInfo(NamedTuple):
-    """What a person wants to look at.
+    """Diagnostics of an iteration of `NCE`.
 
     Attributes:
         loss: the logistic loss before the step.
@@ -98,7 +98,7 @@ class NCE(TrainingMethod):
             return NCEState(theta, log_partition, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: NCEState, batch: Array) -> tuple[NCEState, NCEInfo]:
-            noise = draw_noise(self.noise, rng_key, batch, self.noise_ratio, shard)
+            noise = draw_noise_points(self.noise, rng_key, batch, self.noise_ratio, shard)
             params = (state.theta, state.log_partition)
             loss_fn = functools.partial(self._loss, free_energy, batch, noise)
             (theta, log_partition), opt_state, loss, grads, _ = descend(

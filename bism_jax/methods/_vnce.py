@@ -25,7 +25,7 @@ from bism_jax.methods.losses._bilevel import LatentModel, LowerInput
 from bism_jax.methods.losses._noise_contrast import (
     check_distribution,
     check_noise,
-    draw_noise,
+    draw_noise_points,
     logistic_loss,
     noise_for,
 )
@@ -34,7 +34,7 @@ from bism_jax.typing import Algorithm, Noise, Params
 
 
 class VNCEState(NamedTuple):
-    """What the next iteration needs.
+    """What the next iteration of `VNCE` needs.
 
     Attributes:
         theta: energy parameters.
@@ -54,7 +54,7 @@ class VNCEState(NamedTuple):
 
 
 class VNCEInfo(NamedTuple):
-    """What a person wants to look at.
+    """Diagnostics of an iteration of `VNCE`.
 
     Attributes:
         loss: the logistic loss before the step in theta.
@@ -152,7 +152,7 @@ class VNCE(TrainingMethod):
     def draw_noise(self, model: LatentModel, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
         """All noise of the loss in theta."""
         point_key, data_key, latent_key = jax.random.split(rng_key, 3)
-        points = draw_noise(self.noise, point_key, v, self.noise_ratio, model.shard)
+        points = draw_noise_points(self.noise, point_key, v, self.noise_ratio, model.shard)
         data_latent = model.draw_latent_noise(data_key, phi, v, (1,))
         sample_shape = (self.noise_ratio, self.num_particles)
         return VNCENoise(points, data_latent, model.draw_latent_noise(latent_key, phi, v, sample_shape))

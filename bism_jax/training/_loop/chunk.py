@@ -16,7 +16,7 @@ from bism_jax._tracing.compilation import compiled_once
 from bism_jax._tracing.jaxprs import contains_primitive
 from bism_jax.training._loop.devices import Layout
 from bism_jax.training._sources.source import DataSource
-from bism_jax.typing import Params, StepFn
+from bism_jax.typing import IterationFn, Params
 
 _MAX_STEPS_PER_CALL = 1024
 _MAX_CHUNK_BYTES = 2**26
@@ -50,7 +50,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        step_fn: StepFn,
+        step_fn: IterationFn,
         source: DataSource,
         layout: Layout,
         state: LoopState,
@@ -157,7 +157,7 @@ def _make_loop(iterate: Iteration, layout: Layout, max_steps: int) -> Program:
 
 
 def _make_iteration(
-    step_fn: StepFn, key_impl: str, ema_decay: float | None, key_impls: KeyImpls
+    step_fn: IterationFn, key_impl: str, ema_decay: float | None, key_impls: KeyImpls
 ) -> Iteration:
     def iterate(state: LoopState, batch: Array) -> tuple[LoopState, Any]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key_data, impl=key_impl), state.step)
@@ -200,7 +200,7 @@ def _move_average(average: Params | None, theta: Params, max_decay: float, step:
     return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, theta)
 
 
-def trace_step(step_fn: StepFn, rng_key: Array, method_state: PyTree, batch: Array) -> ClosedJaxpr:
+def trace_step(step_fn: IterationFn, rng_key: Array, method_state: PyTree, batch: Array) -> ClosedJaxpr:
     """An iteration of the algorithm as it is traced."""
     return jax.make_jaxpr(step_fn)(rng_key, method_state, batch)
 

@@ -34,7 +34,7 @@ from bism_jax.training._loop.chunk import (
 )
 from bism_jax.training._loop.devices import Layout, make_layout
 from bism_jax.training._sources.source import DataSource, as_data_source
-from bism_jax.typing import Method, StepFn
+from bism_jax.typing import IterationFn, Method
 
 
 class PreparedRun(NamedTuple):
@@ -52,7 +52,7 @@ class PreparedRun(NamedTuple):
         iteration_key: a key of the iteration that others share only where it is the same program.
     """
 
-    step_fn: StepFn
+    step_fn: IterationFn
     source: DataSource
     layout: Layout
     state: LoopState
