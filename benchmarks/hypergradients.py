@@ -27,12 +27,12 @@ def bilevel_problem(method: BiSM, energy: Any, posterior: Any) -> BilevelProblem
 
 
 def theta_gradient(
-    method: BiSM, losses: BilevelProblem, state: LatentState, v: Any, noise: BiSMNoise
+    method: BiSM, problem: BilevelProblem, state: LatentState, v: Any, noise: BiSMNoise
 ) -> np.ndarray:
     """The gradient in theta that an iteration from `state` would step along, in float64, flat."""
     method = replace(method, optimizers=method.optimizers._replace(theta=_KEEPS_GRADIENT))
     state = state._replace(theta_opt_state=_KEEPS_GRADIENT.init(state.theta))
-    new_state, _ = jax.jit(lambda *args: method.update(losses, *args))(state, v, noise)
+    new_state, _ = jax.jit(lambda *args: method.update(problem, *args))(state, v, noise)
     return flatten(new_state.theta_opt_state)
 
 

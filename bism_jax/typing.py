@@ -51,7 +51,7 @@ class NoisePosterior(Protocol):
 
 
 InitFn = Callable[[Key[Array, ""], Array], Any]
-StepFn = Callable[[Key[Array, ""], Any, Array], tuple[Any, Any]]
+IterationFn = Callable[[Key[Array, ""], Any, Array], tuple[Any, Any]]
 
 
 class Algorithm(NamedTuple):
@@ -63,7 +63,7 @@ class Algorithm(NamedTuple):
     """
 
     init: InitFn
-    step: StepFn
+    step: IterationFn
 
 
 class Method(Protocol):
@@ -81,7 +81,7 @@ class Method(Protocol):
 
         Args:
             energy_fn: a Flax module or a pure function.
-            posterior_fn: likewise, or None for a method that needs none.
+            posterior_fn: a Flax module or a pure function; None for a method that fits no posterior.
             init_params: `(theta, phi)`, required for pure functions.
             axis_name: the mapped axis under `pmap`, over which gradients are averaged.
         """

@@ -38,7 +38,7 @@ class FactoredEnergy:
 
 
 def is_factored(energy: Model) -> bool:
-    """Whether a model has `features` and `head` of its own; raises TypeError for what is no `Model`."""
+    """Whether a model has `features` and `head` of its own; raises TypeError for anything but a `Model`."""
     _check_model(energy)
     return energy.method("features") is not None and energy.method("head") is not None
 
@@ -47,7 +47,7 @@ def factor(energy: Model) -> FactoredEnergy:
     """The factored form of a model: its own `features` and `head`, or no features at all.
 
     Raises:
-        TypeError: for what is no `Model`.
+        TypeError: for anything but a `Model`.
     """
     _check_model(energy)
     features, head = energy.method("features"), energy.method("head")
@@ -57,7 +57,7 @@ def factor(energy: Model) -> FactoredEnergy:
 
 
 def without_features(energy_fn: EnergyFn) -> FactoredEnergy:
-    """Any energy as a head of its own; raises TypeError for what is no function."""
+    """Any energy as a head of its own; raises TypeError for anything but a function."""
     checks.function("energy_fn", energy_fn, "(theta, v, h) -> [B]")
     return FactoredEnergy(_no_features, lambda theta, v, features, h: energy_fn(theta, v, h))
 

@@ -57,7 +57,7 @@ def init_free_energy(
     batch: Float[Array, "batch *visible"],
     init_params: tuple[Params, Params] | None,
 ) -> Params:
-    """Theta of `init_latent_model` for a model in the form of `marginal_model`; raises likewise."""
+    """Theta for the free energy of a model, as `marginal_model` gives it; raises as `init_latent_model`."""
     if init_params is not None or energy.init is None:
         theta = given_theta(energy, init_params)
     else:
@@ -73,7 +73,7 @@ def init_joint_energy(
     h: Float[Array, "batch *latent"],
     init_params: tuple[Params, Params] | None,
 ) -> Params:
-    """Theta of `init_latent_model` for the energy of (v, h) without a posterior; raises likewise."""
+    """Theta for the energy of (v, h) without a posterior; raises as `init_latent_model`."""
     if init_params is not None:
         theta = given_theta(energy, init_params)
     else:
@@ -84,14 +84,14 @@ def init_joint_energy(
 
 
 def given_theta(energy: Model, init_params: tuple[Params, Params] | None) -> Params:
-    """The theta of a user, checked; raises ModelError where there is none."""
+    """The checked theta of `init_params`; raises ModelError where a plain function comes without it."""
     if init_params is None:
         raise _missing(energy, "energy_fn")
     return _given(init_params)[0]
 
 
 def given_params(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
-    """The pair (theta, phi) of a user, checked; raises ValueError where it is none or lacks phi."""
+    """The checked pair (theta, phi) of `init_params`; raises ValueError for another value or without phi."""
     theta, phi = _given(init_params)
     if phi is None:
         raise ValueError("init_params: phi is None, but the method fits a posterior; pass (theta, phi).")

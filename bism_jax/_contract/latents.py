@@ -77,7 +77,7 @@ def map_particles(fn: Any, noise: Noise) -> Any:
     """`fn` of each particle's noise, results stacked along a leading axis P.
 
     Raises:
-        TypeError: for what is no function.
+        TypeError: where `fn` is not a function.
         ValueError: for noise without a leading axis of at least one particle.
     """
     checks.function("fn", fn, "of one particle's noise")

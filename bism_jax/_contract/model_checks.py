@@ -11,14 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from bism_jax._contract import Model, draw_latent_noise, factor, is_factored, latent_log_prob, sample_latents
+from bism_jax._contract import (
+    LatentSample,
+    Model,
+    draw_latent_noise,
+    factor,
+    is_factored,
+    latent_log_prob,
+    sample_latents,
+)
 from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jax_internals import is_traced
 from bism_jax._tracing.jaxprs import has_gradient, is_inexact
 from bism_jax.errors import ModelError
 from bism_jax.typing import Params
 
-_PROBE_ROWS = 4
+_PROBE_ROWS = 4  # so that a check costs the same whatever the batch
 
 
 def check_latent_model(
@@ -48,18 +56,13 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
     Raises:
         ModelError: where they do not, so that the Jacobian of the score would lack a term.
     """
-
-    def sample(v: Array) -> Array:
-        return _draw(posterior, phi, v)
-
-    def log_prob(v: Array, h: Array) -> Array:
-        return posterior.apply(phi, v).log_prob(h)
+    sample = lambda v: _sample(posterior, phi, v).h  # noqa: E731
+    log_prob = lambda v, h: posterior.apply(phi, v).log_prob(h)  # noqa: E731
 
     def second_derivative(phi: Params) -> Array:
-        moved = jax.jvp(lambda v: _draw(posterior, phi, v), (batch,), (jnp.ones_like(batch),))[1]
-        return moved.sum()
+        draw = lambda v: _sample(posterior, phi, v).h  # noqa: E731
+        return jax.jvp(draw, (batch,), (jnp.ones_like(batch),))[1].sum()
 
-    h = jax.eval_shape(sample, batch)
     try:
         jax.eval_shape(jax.grad(second_derivative), phi)
     except Exception as error:
@@ -68,7 +71,7 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
             f"({type(error).__name__}: {error}), as those of a Gamma or a Beta. Take DSM(noise_std), which "
             "needs no Jacobian, or a posterior such as Normal or a flow."
         ) from error
-    if has_gradient(log_prob, 0, batch, h) and not has_gradient(sample, 0, batch):
+    if has_gradient(log_prob, 0, batch, jax.eval_shape(sample, batch)) and not has_gradient(sample, 0, batch):
         raise ModelError(
             f"posterior_fn={posterior.name} draws samples that do not move with v, though their log_prob "
             "depends on v: the Jacobian of the score would lack a term. Sample from the same function of v, "
@@ -76,10 +79,10 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
         )
 
 
-def _draw(posterior: Model, phi: Params, v: Array) -> Array:
+def _sample(posterior: Model, phi: Params, v: Array, seed: int = 0) -> LatentSample:
     distribution = posterior.apply(phi, v)
-    noise = draw_latent_noise(jax.random.key(0), distribution, (1,))
-    return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise)).h
+    noise = draw_latent_noise(jax.random.key(seed), distribution, (1,))
+    return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise))
 
 
 def check_free_energy(energy: Model, theta: Params, batch: Float[Array, "batch *visible"]) -> None:
@@ -154,7 +157,29 @@ def _check_factors(energy: Model, theta: Params, v: Array, h: Array) -> None:
 
 
 def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
+    """Gives a draw of h."""
     name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
+    _check_distribution(name, posterior, phi, batch)
+    _check_samples(name, posterior, phi, batch)
+    if _is_traced(phi, batch):
+        return _sample(posterior, phi, batch).h
+
+    def draw_and_probe(phi: Params, v: Array) -> tuple[Any, ...]:
+        h = _sample(posterior, phi, v).h
+        equal_rows = jnp.broadcast_to(v[:1], (_PROBE_ROWS, *v.shape[1:]))
+        draws = tuple(_sample(posterior, phi, equal_rows, seed).h for seed in (0, 1))
+        return h, draws, _probe_rows(lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, v, h)
+
+    h, draws, probed = _call(name, call_compiled, draw_and_probe, phi, batch)
+    _check_rows(name, *jax.device_get(probed))
+    if batch_size > 1:
+        _check_noise(name, *jax.device_get(draws))
+    return h
+
+
+def _check_distribution(name: str, posterior: Model, phi: Params, batch: Array) -> None:
+    """What the posterior returns must have the methods and the batch shape of a distribution."""
+    batch_size = batch.shape[0]
     kind, missing, batch_shape = _outline(name, posterior, phi, batch)
     if missing:
         raise ModelError(
@@ -168,21 +193,18 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
             "event axes with .to_event(k)."
         )
 
-    def sample(phi: Params, v: Array, seed: int = 0) -> Any:
-        distribution = posterior.apply(phi, v)
-        noise = draw_latent_noise(jax.random.key(seed), distribution, (1,))
-        return sample_latents(distribution, jax.tree.map(lambda leaf: leaf[0], noise))
 
-    shape = _trace(name, lambda phi: sample(phi, batch).h, phi)
+def _check_samples(name: str, posterior: Model, phi: Params, batch: Array) -> None:
+    """Samples must be one a row and have a gradient in phi, log-probabilities one a row."""
+    batch_size = batch.shape[0]
+    draw = lambda phi: _sample(posterior, phi, batch).h  # noqa: E731
+    shape = _trace(name, draw, phi)
     if getattr(shape, "shape", ())[:1] != (batch_size,):
         raise ModelError(
             f"{name} draws samples of {_describe(shape)} for a batch of {batch_size} rows; their first "
             f"axis must be {batch_size}."
         )
-    reparameterised = jnp.issubdtype(shape.dtype, jnp.floating) and has_gradient(
-        lambda phi: sample(phi, batch).h, 0, phi
-    )
-    if not reparameterised:
+    if not jnp.issubdtype(shape.dtype, jnp.floating) or not has_gradient(draw, 0, phi):
         raise ModelError(
             f"{name} draws samples that are not reparameterised: they have no gradient with respect to "
             "phi, so the lower level could not be differentiated through. Use a relaxation "
@@ -190,24 +212,10 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
         )
 
     def log_prob(v: Array, h: Array) -> Array:
-        return latent_log_prob(posterior.apply(phi, v), sample(phi, v)._replace(h=h))
+        return latent_log_prob(posterior.apply(phi, v), _sample(posterior, phi, v)._replace(h=h))
 
     values = _trace(name, log_prob, batch, shape)
     _check_row_values(name, "one log_prob a row", values, batch_size)
-    if is_traced(phi, batch):
-        return sample(phi, batch).h
-
-    def draw_and_probe(phi: Params, v: Array) -> tuple[Any, ...]:
-        h = sample(phi, v).h
-        equal_rows = jnp.broadcast_to(v[:1], (_PROBE_ROWS, *v.shape[1:]))
-        draws = tuple(sample(phi, equal_rows, seed).h for seed in (0, 1))
-        return h, draws, _probe_rows(lambda phi, v, h: posterior.apply(phi, v).log_prob(h), phi, v, h)
-
-    h, draws, probed = _call(name, call_compiled, draw_and_probe, phi, batch)
-    _check_rows(name, *jax.device_get(probed))
-    if batch_size > 1:
-        _check_noise(name, *jax.device_get(draws))
-    return h
 
 
 def _outline(

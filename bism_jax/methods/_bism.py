@@ -52,7 +52,7 @@ class BiSM(TrainingMethod):
 
     The paper's algorithm is `BiSM(DSM(sigma), lower_steps=5, keep_unrolled=False, noise="fresh")`.
     The default keeps the N differentiated steps instead of K others and shares the noised batch between the
-    levels, at less than half the cost and with no lower a likelihood (`benchmarks/NOTES.md`).
+    levels. It costs less than half as much and reaches at least the same likelihood (`benchmarks/NOTES.md`).
 
     Attributes:
         objective: F, the score-matching loss: `DSM`, `MDSM`, `SSM`, `SM` or `KSD`.

@@ -80,7 +80,7 @@ class ContrastiveDivergence(TrainingMethod):
 
 
 class PersistentState(NamedTuple):
-    """What the next iteration needs.
+    """What the next iteration of `PersistentContrastiveDivergence` needs.
 
     Attributes:
         theta: energy parameters.

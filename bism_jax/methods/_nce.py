@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,11 +17,11 @@ from bism_jax.methods._common.descent import descend
 from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
 from bism_jax.methods._common.optimizers import paper_adam
 from bism_jax.methods._common.states import no_iterations
-from bism_jax.methods.losses._free_energy import exact_free_energy
+from bism_jax.methods.losses._free_energy import FreeEnergy, exact_free_energy
 from bism_jax.methods.losses._noise_contrast import (
     check_distribution,
     check_noise,
-    draw_noise,
+    draw_noise_points,
     logistic_loss,
     noise_for,
 )
@@ -30,7 +31,7 @@ _DEFAULT_OPTIMIZER = paper_adam()
 
 
 class NCEState(NamedTuple):
-    """What the next iteration needs.
+    """What the next iteration of `NCE` needs.
 
     Attributes:
         theta: energy parameters.
@@ -46,7 +47,7 @@ class NCEState(NamedTuple):
 
 
 class NCEInfo(NamedTuple):
-    """What a person wants to look at.
+    """Diagnostics of an iteration of `NCE`.
 
     Attributes:
         loss: the logistic loss before the step.
@@ -101,18 +102,9 @@ class NCE(TrainingMethod):
             return NCEState(theta, log_partition, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: NCEState, batch: Array) -> tuple[NCEState, NCEInfo]:
-            noise = draw_noise(self.noise, rng_key, batch, self.noise_ratio, shard)
-            log_noise = noise_for(self.noise, batch).log_prob
-
-            def loss_fn(params: tuple[Params, Array]) -> Float[Array, ""]:
-                theta, log_partition = params
-
-                def log_ratio(v: Array) -> Float[Array, " batch"]:
-                    return -free_energy.apply(theta, v, ()) - log_partition - log_noise(v)
-
-                return logistic_loss(log_ratio(batch), jax.vmap(log_ratio)(noise))
-
+            noise = draw_noise_points(self.noise, rng_key, batch, self.noise_ratio, shard)
             params = (state.theta, state.log_partition)
+            loss_fn = functools.partial(self._loss, free_energy, batch, noise)
             (theta, log_partition), opt_state, loss, grads, _ = descend(
                 loss_fn, self.optimizer, params, state.theta_opt_state, shard
             )
@@ -120,3 +112,14 @@ class NCE(TrainingMethod):
             return NCEState(theta, log_partition, opt_state, state.iteration + 1), info
 
         return Algorithm(init, step)
+
+    def _loss(
+        self, free_energy: FreeEnergy, v: Array, noise: Array, params: tuple[Params, Array]
+    ) -> Float[Array, ""]:
+        theta, log_partition = params
+        log_noise = noise_for(self.noise, v).log_prob
+
+        def log_ratio(v: Array) -> Float[Array, " batch"]:
+            return -free_energy.apply(theta, v, ()) - log_partition - log_noise(v)
+
+        return logistic_loss(log_ratio(v), jax.vmap(log_ratio)(noise))

@@ -29,7 +29,7 @@ from bism_jax.methods.losses._weight_priors import GaussianPrior, Prior
 from bism_jax.typing import Algorithm, Params
 
 _DEFAULT_OPTIMIZER = paper_adam()
-_START_LOG_STD = -3.0
+_START_LOG_STD = -3.0  # a standard deviation of 0.05, so that the first draws lie near the mean
 
 
 class Variational(NamedTuple):
@@ -45,7 +45,7 @@ class Variational(NamedTuple):
 
 
 class PersistentVIState(NamedTuple):
-    """What the next iteration needs.
+    """What the next iteration of `PersistentVI` needs.
 
     Attributes:
         theta: the parameters at the variational mean.
@@ -109,11 +109,7 @@ class PersistentVI(TrainingMethod):
         chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> PersistentVIState:
-            if self.num_data < batch.shape[0]:
-                raise ValueError(
-                    f"num_data={self.num_data}, but a batch has {batch.shape[0]} rows; pass the number of "
-                    "rows of the whole data, to which a batch is scaled."
-                )
+            self._check_batch(batch)
             theta_key, chain_key = jax.random.split(rng_key)
             theta = chain.init(theta_key, batch, model.init_params)
             mean = self.prior.start(theta)
@@ -152,6 +148,13 @@ class PersistentVI(TrainingMethod):
                 f"weighed as that of {self.num_data}; pass PersistentVI(num_data={num_rows})."
             )
 
+    def _check_batch(self, batch: Array) -> None:
+        if self.num_data < batch.shape[0]:
+            raise ValueError(
+                f"num_data={self.num_data}, but a batch has {batch.shape[0]} rows; pass the number of rows "
+                "of the whole data, to which a batch is scaled."
+            )
+
     def complexity(self, phi: Variational, xi: PyTree) -> Float[Array, ""]:
         """-(log p(x) + H[q]) / n at x = mu + s xi, up to a constant."""
         entropy = optax.tree.sum(phi.log_std)
@@ -161,8 +164,8 @@ class PersistentVI(TrainingMethod):
         """Parameters theta(x), x ~ q, with a leading axis of `num_samples`.
 
         Raises:
-            TypeError: for a phi that is not one of `fit` by this method, or what is no key.
-            ValueError: for an array of keys, or a count that is none.
+            TypeError: where phi is not the `Variational` that `fit` returns, or `rng_key` not a key.
+            ValueError: where `rng_key` holds several keys, or `num_samples` is below 1.
         """
         if not isinstance(phi, Variational):
             raise TypeError(f"phi must be the Variational(mean, log_std) that fit returns, not {phi!r:.200}.")

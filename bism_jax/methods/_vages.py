@@ -13,12 +13,12 @@ from jaxtyping import Array, Float, Key, PyTree
 from bism_jax import checks
 from bism_jax._contract import LatentSample, factor, latent_log_prob, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax.hypergradient import LowerSolution, StopGradient
+from bism_jax.hypergradient import LowerSolution
 from bism_jax.methods._common.algorithm import check_divergence, start_optimizers
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.density_checks import check_lower_density
 from bism_jax.methods._common.descent import descend_both
-from bism_jax.methods._common.lower_level import lower_problem
+from bism_jax.methods._common.lower_level import fit_posterior
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.states import LatentInfo, LatentState, no_iterations
@@ -139,7 +139,11 @@ class VaGES(TrainingMethod):
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             lower_key, noise_key = jax.random.split(rng_key)
-            lower = self._fit_posterior(problem, lower_key, state, batch)
+            lower_noise = problem.draw_noise(lower_key, state.phi, batch, (self.lower_steps,))
+            inputs = problem.lower_inputs(batch, lower_noise)
+            lower = fit_posterior(
+                problem.lower_loss, self.lower_steps, self.optimizers.phi, state, inputs, shard
+            )
             noise = self.draw_noise(problem, noise_key, lower.phi, batch)
 
             def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
@@ -179,17 +183,6 @@ class VaGES(TrainingMethod):
         divisor = self.num_particles - (not self.biased_covariance)
         estimate = jnp.mean(slopes.mean(axis=0) + (log_joints * centred).sum(axis=0) / divisor)
         return total / v.shape[0] + (estimate - jax.lax.stop_gradient(estimate))
-
-    def _fit_posterior(
-        self, problem: BilevelProblem, rng_key: Key[Array, ""], state: LatentState, v: Array
-    ) -> LowerSolution:
-        """K optimiser steps on G(phi, theta), each on fresh noise."""
-        noise = problem.draw_noise(rng_key, state.phi, v, (self.lower_steps,))
-        lower = lower_problem(problem.lower_loss, self.optimizers.phi, state, problem.shard)
-        inputs = problem.lower_inputs(v, noise)
-        return StopGradient(self.lower_steps).solve(
-            lower, state.phi, state.theta, inputs, state.phi_opt_state
-        )
 
     def _draw_particles(
         self, problem: BilevelProblem, theta: Params, phi: Params, trunk: Trunk, noise: VaGESNoise

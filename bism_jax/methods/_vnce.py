@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int, Key, PyTree
 from bism_jax import checks
 from bism_jax._contract import factor, latent_log_prob, map_particles, sample_latents
 from bism_jax._contract.initialisation import init_latent_model
-from bism_jax.hypergradient import LowerSolution, StopGradient
+from bism_jax.hypergradient import LowerSolution
 from bism_jax.methods._common.algorithm import start_optimizers
 from bism_jax.methods._common.descent import descend
-from bism_jax.methods._common.lower_level import lower_problem
+from bism_jax.methods._common.lower_level import fit_posterior
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
 from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZERS, Optimizers
 from bism_jax.methods._common.states import no_iterations
@@ -25,7 +25,7 @@ from bism_jax.methods.losses._bilevel import LatentModel, LowerInput
 from bism_jax.methods.losses._noise_contrast import (
     check_distribution,
     check_noise,
-    draw_noise,
+    draw_noise_points,
     logistic_loss,
     noise_for,
 )
@@ -34,7 +34,7 @@ from bism_jax.typing import Algorithm, Noise, Params
 
 
 class VNCEState(NamedTuple):
-    """What the next iteration needs.
+    """What the next iteration of `VNCE` needs.
 
     Attributes:
         theta: energy parameters.
@@ -54,7 +54,7 @@ class VNCEState(NamedTuple):
 
 
 class VNCEInfo(NamedTuple):
-    """What a person wants to look at.
+    """Diagnostics of an iteration of `VNCE`.
 
     Attributes:
         loss: the logistic loss before the step in theta.
@@ -156,7 +156,7 @@ class VNCE(TrainingMethod):
     def draw_noise(self, model: LatentModel, rng_key: Key[Array, ""], phi: Params, v: Array) -> VNCENoise:
         """All noise of the loss in theta."""
         point_key, data_key, latent_key = jax.random.split(rng_key, 3)
-        points = draw_noise(self.noise, point_key, v, self.noise_ratio, model.shard)
+        points = draw_noise_points(self.noise, point_key, v, self.noise_ratio, model.shard)
         data_latent = model.draw_latent_noise(data_key, phi, v, (1,))
         sample_shape = (self.noise_ratio, self.num_particles)
         return VNCENoise(points, data_latent, model.draw_latent_noise(latent_key, phi, v, sample_shape))
@@ -199,7 +199,4 @@ class VNCE(TrainingMethod):
         def loss_fn(phi: Params, theta: Params, latent: Noise) -> Float[Array, ""]:
             return model.posterior_loss(KL(), phi, theta, LowerInput(v, 1.0, latent, features))
 
-        problem = lower_problem(loss_fn, self.optimizers.phi, state, model.shard)
-        return StopGradient(self.lower_steps).solve(
-            problem, state.phi, state.theta, latent, state.phi_opt_state
-        )
+        return fit_posterior(loss_fn, self.lower_steps, self.optimizers.phi, state, latent, model.shard)

@@ -18,7 +18,7 @@ from bism_jax._precision import as_working
 from bism_jax.hypergradient import Implicit, StopGradient, Strategy, Truncated, Unrolled
 from bism_jax.methods import BiSM
 from bism_jax.training._flops import count_flops
-from bism_jax.typing import Method, Params, StepFn
+from bism_jax.typing import IterationFn, Method, Params
 
 _MAX_NUM_STEPS = 100_000
 _MAX_COMPILATIONS = 8  # of the search for the largest N, beyond the first
@@ -133,11 +133,11 @@ def plan(
     key = jax.random.key(0)
     state = method.bind(energy_fn, posterior_fn, init_params=init_params).init(key, batch)
 
-    def bind(strategy: Strategy) -> StepFn:
+    def bind(strategy: Strategy) -> IterationFn:
         changed: Any = dataclasses.replace(method, hypergradient=strategy)  # type: ignore[type-var]
         return changed.bind(energy_fn, posterior_fn, init_params=init_params).step
 
-    def compiled_memory(step: StepFn) -> Any:
+    def compiled_memory(step: IterationFn) -> Any:
         return jax.jit(step, donate_argnums=1).lower(key, state, batch).compile().memory_analysis()
 
     def bytes_at(strategy: Strategy, num_steps: int) -> int:

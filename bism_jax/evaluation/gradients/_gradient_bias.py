@@ -20,8 +20,10 @@ from bism_jax._contract.guarded_calls import check_parameters
 from bism_jax._contract.model_checks import check_latent_model
 from bism_jax._jax_switches import with_transfers
 from bism_jax.checks import floating_rows
+from bism_jax.errors import MissingCapability
 from bism_jax.hypergradient import LowerProblem, StopGradient, Unrolled
 from bism_jax.methods import BilevelProblem, LevelNoise
+from bism_jax.methods._common.algorithm import check_divergence
 from bism_jax.methods._common.density_checks import check_higher_density, check_lower_density
 from bism_jax.objectives import Divergence, Objective, latent_score, marginal_score
 from bism_jax.typing import Params, ScoreFn
@@ -104,15 +106,9 @@ def gradient_bias(
             the parameters or v hold NaN, or a count is out of range.
     """
     checks.instance("objective", objective, Objective, "DSM(noise_std=0.1)")
-    checks.instance("divergence", divergence, Divergence, "KL()")
-    if hasattr(divergence, "draw_noise"):
-        raise TypeError(f"divergence must be a value such as KL(), not the objective {divergence!r}.")
+    check_divergence(divergence)
     checks.optimizer("optimizer", optimizer)
-    _check_counts("num_steps", num_steps)
-    _check_counts("lower_steps", lower_steps)
-    checks.loop_count("num_draws", num_draws)
-    if num_draws == 1:
-        raise ValueError("num_draws=1 has no standard error; take num_draws=2 or more.")
+    _check_counts(num_steps, lower_steps, num_draws)
     energy, posterior = as_model("energy_fn", energy_fn), as_model("posterior_fn", posterior_fn)
     score_at = _exact_score(energy)
     check_parameters("theta", theta, "energy_fn", energy_fn)
@@ -126,17 +122,9 @@ def gradient_bias(
     problem = BilevelProblem(factor(energy), posterior.apply, objective, divergence)
     comparison = _Comparison(problem, optimizer, score_at, tuple(lower_steps), tuple(num_steps))
     keys = jax.random.split(rng_key, num_draws)
-    moments = jax.jit(comparison.moments)(theta, phi, batch, keys)
-    norm = jnp.linalg.norm(moments.bias, axis=-1)
-    return GradientBias(
-        np.array(lower_steps),
-        np.array(num_steps),
-        norm,
-        norm / jnp.linalg.norm(moments.exact),
-        _angle(moments.bias + moments.exact[None, None], moments.exact),
-        jnp.sqrt(moments.squared_deviations / (num_draws * (num_draws - 1))),
-        ravel_pytree(theta)[1](moments.exact),
-    )
+    moments: _Moments = jax.jit(comparison.moments)(theta, phi, batch, keys)
+    exact_gradient = ravel_pytree(theta)[1](moments.exact)
+    return GradientBias(np.array(lower_steps), np.array(num_steps), *moments.summary(), exact_gradient)
 
 
 class _Moments(NamedTuple):
@@ -158,6 +146,14 @@ class _Moments(NamedTuple):
             mean,
             self.squared_deviations + (before * (bias - mean)).sum(axis=-1),
         )
+
+    def summary(self) -> tuple[Array, Array, Array, Array]:
+        """The norm of the bias, the relative norm, the angle and the standard error."""
+        norm = jnp.linalg.norm(self.bias, axis=-1)
+        relative_norm = norm / jnp.linalg.norm(self.exact)
+        angle = _angle(self.bias + self.exact[None, None], self.exact)
+        standard_error = jnp.sqrt(self.squared_deviations / (self.num_draws * (self.num_draws - 1)))
+        return norm, relative_norm, angle, standard_error
 
 
 @dataclass(frozen=True)
@@ -237,13 +233,13 @@ def _exact_score(energy: Model) -> ScoreAt:
     """The marginal score as a function of theta, of the points at which h is drawn, and of a key.
 
     Raises:
-        ValueError: where the model has neither `free_energy` nor `posterior`.
+        MissingCapability: where the model has neither `free_energy` nor `posterior`.
     """
     free_energy, posterior = energy.method("free_energy"), energy.method("posterior")
     if free_energy is not None:
         return lambda theta, points, key: marginal_score(free_energy, theta)
     if posterior is None:
-        raise ValueError(
+        raise MissingCapability(
             f"gradient_bias needs free_energy or posterior, which energy_fn={energy.name} lacks; add either "
             "where it has a closed form, or measure on a model that has it, such as GRBM or LinearGaussian."
         )
@@ -255,7 +251,15 @@ def _exact_score(energy: Model) -> ScoreAt:
     return by_posterior
 
 
-def _check_counts(name: str, counts: Sequence[int]) -> None:
+def _check_counts(num_steps: Sequence[int], lower_steps: Sequence[int], num_draws: int) -> None:
+    _check_increasing("num_steps", num_steps)
+    _check_increasing("lower_steps", lower_steps)
+    checks.loop_count("num_draws", num_draws)
+    if num_draws == 1:
+        raise ValueError("num_draws=1 has no standard error; take num_draws=2 or more.")
+
+
+def _check_increasing(name: str, counts: Sequence[int]) -> None:
     is_sequence = isinstance(counts, (tuple, list)) and len(counts) > 0
     for count in counts if is_sequence else ():
         checks.non_negative_int(f"each of {name}", count)

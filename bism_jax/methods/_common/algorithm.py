@@ -14,12 +14,12 @@ from bism_jax.checks import finite_rows, is_known
 from bism_jax.hypergradient._optimizer_trace import trace_update
 from bism_jax.methods._common.optimizers import Optimizers
 from bism_jax.objectives import Divergence
-from bism_jax.typing import Algorithm, InitFn, StepFn
+from bism_jax.typing import Algorithm, InitFn, IterationFn
 
 _BATCH = "[batch, *visible]"
 
 
-def checked_algorithm(state_type: type, init: InitFn, step: StepFn) -> Algorithm:
+def checked_algorithm(state_type: type, init: InitFn, step: IterationFn) -> Algorithm:
     """`Algorithm(init, step)` whose arguments are checked before they are used.
 
     A step that fails is looked into: where its state is not the one that `init` makes for such a batch, that
@@ -28,7 +28,7 @@ def checked_algorithm(state_type: type, init: InitFn, step: StepFn) -> Algorithm
     Args:
         state_type: what `init` returns.
         init: as in `Algorithm`.
-        step: likewise.
+        step: as in `Algorithm`.
     """
 
     def checked_init(rng_key: Key[Array, ""], batch: Array) -> Any:
@@ -102,7 +102,7 @@ def _init_optimizer(name: str, optimizer: optax.GradientTransformation, params: 
 
 
 def _explain(init: InitFn, key: Array, state: Any, batch: Array, error: Exception) -> None:
-    """Raises ValueError where a state is none that `init` makes of such a batch; otherwise returns."""
+    """Raises ValueError where `init` would not make a state of these shapes for such a batch."""
     try:
         expected = jax.eval_shape(init, key, batch)
     except (TypeError, ValueError) as reason:

@@ -57,6 +57,9 @@ class BoundChain(NamedTuple):
     energy: Callable[..., Float[Array, " chains"]]
 
 
+_Functions = tuple[Callable[..., Params], Callable[..., ChainState], Callable[..., Float[Array, " chains"]]]
+
+
 class Chain(Protocol):
     """How chains move: a frozen dataclass of choices."""
 
@@ -136,22 +139,16 @@ class Langevin:
     def bind_chain(self, energy: Model, num_steps: int) -> BoundChain:
         """See `Chain`."""
         if self.latent_shape is None:
-            return self._bind_marginal(marginal_model(energy), num_steps)
-        return self._bind_joint(energy, self.latent_shape, num_steps)
-
-    def _bind_marginal(self, marginal: Model, num_steps: int) -> BoundChain:
-        def complete(theta: Params, rng_key: Key[Array, ""], v: Array) -> ChainState:
-            return ChainState(v)
+            init, complete, phase_energy = _on_free_energy(marginal_model(energy))
+        else:
+            init, complete, phase_energy = self._on_joint_energy(energy, self.latent_shape)
 
         def advance(theta: Params, rng_key: Key[Array, ""], state: ChainState) -> ChainState:
             return langevin(lambda s: phase_energy(theta, s), rng_key, state, num_steps, self.step_size)
 
-        def phase_energy(theta: Params, state: ChainState) -> Float[Array, " chains"]:
-            return marginal.apply(theta, state.v)
+        return BoundChain(init, complete, advance, phase_energy)
 
-        return BoundChain(functools.partial(init_free_energy, marginal), complete, advance, phase_energy)
-
-    def _bind_joint(self, energy: Model, latent_shape: tuple[int, ...], num_steps: int) -> BoundChain:
+    def _on_joint_energy(self, energy: Model, latent_shape: tuple[int, ...]) -> _Functions:
         def init(rng_key: Key[Array, ""], batch: Array, init_params: Any) -> Params:
             h = jnp.zeros((batch.shape[0], *latent_shape), batch.dtype)
             return init_joint_energy(energy, rng_key, batch, h, init_params)
@@ -162,13 +159,15 @@ class Langevin:
             conditional = lambda h: energy.apply(theta, v, h)  # noqa: E731
             return ChainState(v, langevin(conditional, move_key, h, self.latent_steps, self.step_size))
 
-        def advance(theta: Params, rng_key: Key[Array, ""], state: ChainState) -> ChainState:
-            return langevin(lambda s: phase_energy(theta, s), rng_key, state, num_steps, self.step_size)
+        return init, complete, lambda theta, state: energy.apply(theta, state.v, state.h)
 
-        def phase_energy(theta: Params, state: ChainState) -> Float[Array, " chains"]:
-            return energy.apply(theta, state.v, state.h)
 
-        return BoundChain(init, complete, advance, phase_energy)
+def _on_free_energy(marginal: Model) -> _Functions:
+    return (
+        functools.partial(init_free_energy, marginal),
+        lambda theta, rng_key, v: ChainState(v),
+        lambda theta, state: marginal.apply(theta, state.v),
+    )
 
 
 def contrast(theta: Params, chain: BoundChain, data: ChainState, samples: ChainState) -> Float[Array, ""]:

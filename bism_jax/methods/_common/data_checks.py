@@ -13,7 +13,7 @@ from bism_jax.objectives import DSM, MDSM, SM, SSM, Objective
 _MAX_VALUES = 2**18  # that are looked at, of so many rows at least
 _ROWS = 20
 _TIMES_EACH = 4  # that values are met, on average, where they are few
-_OFTEN = 3  # times that most of them are met, so that a chance meeting is none
+_OFTEN = 3  # times that most of them are met, so that values that meet by chance do not count
 _STDS_APART = 5  # standard deviations of the noise between values that it no longer joins
 _FINE = 0.05  # standard deviations of the data between values that pass for continuous
 _MAX_RATIO = 5  # of one noise level to the last

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import optax
@@ -19,24 +19,6 @@ from bism_jax.typing import Params
 _State = TypeVar("_State", bound=Any)
 
 
-class Descent(NamedTuple):
-    """A step, and what is known of the loss before it.
-
-    Attributes:
-        params: the new parameters.
-        opt_state: the new state of the optimiser.
-        loss: the mean over devices.
-        grads: likewise, a tree like the parameters.
-        aux: what the loss returns beside its value, of this device; None where that is nothing.
-    """
-
-    params: PyTree
-    opt_state: PyTree
-    loss: Float[Array, ""]
-    grads: PyTree
-    aux: Any
-
-
 def descend(
     loss_fn: Callable[[PyTree], Any],
     optimizer: optax.GradientTransformation,
@@ -46,7 +28,7 @@ def descend(
     iteration: Int[Array, ""] | None = None,
     *,
     has_aux: bool = False,
-) -> Descent:
+) -> tuple[PyTree, PyTree, Float[Array, ""], PyTree, Any]:
     """One optimiser step on the mean over devices of a loss.
 
     Args:
@@ -57,6 +39,10 @@ def descend(
         shard: the rows of this device.
         iteration: what schedules count; None leaves them their own counters.
         has_aux: as in `jax.grad`.
+
+    Returns:
+        The new parameters and state; the loss before the step and its gradient, averaged over devices; and
+        this device's aux, or None.
     """
     value, grads = jax.value_and_grad(loss_fn, has_aux=has_aux)(params)
     loss, aux = value if has_aux else (value, None)
@@ -64,7 +50,7 @@ def descend(
     if iteration is not None:
         optimizer = count_iterations(optimizer, opt_state, params, iteration, once=True)
     params, opt_state = apply_gradient(optimizer, grads, opt_state, params)
-    return Descent(params, opt_state, loss, grads, aux)
+    return params, opt_state, loss, grads, aux
 
 
 def descend_theta(

@@ -80,7 +80,7 @@ def count_iterations(
     Args:
         optimizer: an optax transformation.
         state: its state; only the structure, shapes and dtypes matter.
-        params: its parameters; likewise.
+        params: its parameters, of which only structure, shapes and dtypes matter too.
         iteration: the number of iterations done.
         once: whether there is one update an iteration, so that a counter of every update is one of
             iterations.
@@ -226,7 +226,7 @@ def _follow(jaxpr: Jaxpr, kinds: dict[Any, str]) -> dict[Any, str] | None:
 
 
 def _kind_of_result(eqn: JaxprEqn, of_operands: list[str | None]) -> str | None:
-    """None for what need not be followed, `"other"` for a use that is no bias correction."""
+    """None for what need not be followed, `"other"` for any use but a bias correction."""
     name, first, last = eqn.primitive.name, of_operands[0], of_operands[-1]
     kind = next(kind for kind in of_operands if kind)
     if (

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
-from bism_jax.hypergradient import LowerProblem
+from bism_jax.hypergradient import LowerProblem, LowerSolution, StopGradient
 from bism_jax.methods._common.iteration_counts import count_iterations
 from bism_jax.methods._common.shards import BatchShard
 
@@ -29,3 +29,16 @@ def lower_problem(
     """
     counted = count_iterations(optimizer, state.phi_opt_state, state.phi, state.iteration)
     return LowerProblem(loss_fn, counted, shard.axis_name)
+
+
+def fit_posterior(
+    loss_fn: Callable[..., Float[Array, ""]],
+    num_steps: int,
+    optimizer: optax.GradientTransformation,
+    state: Any,
+    inputs: PyTree,
+    shard: BatchShard,
+) -> LowerSolution:
+    """K steps of `lower_problem`, each on its slice of the inputs, that are not differentiated."""
+    problem = lower_problem(loss_fn, optimizer, state, shard)
+    return StopGradient(num_steps).solve(problem, state.phi, state.theta, inputs, state.phi_opt_state)

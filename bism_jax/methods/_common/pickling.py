@@ -33,7 +33,7 @@ def picklable(
         builder: a function of a module, such as `optax.adam`, or one of your own that takes nothing and
             builds all, schedules included.
         *args: its arguments, which must pickle too.
-        **kwargs: likewise.
+        **kwargs: its named arguments, which must pickle too.
 
     Raises:
         TypeError: where `builder` is no function, or builds no transformation.

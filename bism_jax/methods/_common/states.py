@@ -26,7 +26,7 @@ class EnergyState(NamedTuple):
 
 
 class EnergyInfo(NamedTuple):
-    """What a person wants to look at.
+    """Diagnostics of an iteration of a method without a posterior.
 
     Attributes:
         loss: the loss before the step.
@@ -56,7 +56,7 @@ class LatentState(NamedTuple):
 
 
 class LatentInfo(NamedTuple):
-    """What a person wants to look at.
+    """Diagnostics of an iteration of a method with a posterior.
 
     Attributes:
         loss: the higher-level loss before the step in theta.

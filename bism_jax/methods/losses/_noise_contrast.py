@@ -15,8 +15,6 @@ from bism_jax._tracing.jax_internals import is_traced
 from bism_jax.methods._common.shards import BatchShard
 from bism_jax.typing import Posterior
 
-Noise = Float[Array, "ratio batch *visible"]
-
 
 def noise_for(distribution: Any, batch: Float[Array, "batch *visible"]) -> Any:
     """The noise distribution: as given, or standard normal of the data's shape."""
@@ -28,9 +26,9 @@ def noise_for(distribution: Any, batch: Float[Array, "batch *visible"]) -> Any:
     return dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape))
 
 
-def draw_noise(
+def draw_noise_points(
     distribution: Any, rng_key: Key[Array, ""], batch: Array, noise_ratio: int, shard: BatchShard
-) -> Noise:
+) -> Float[Array, "ratio batch *visible"]:
     """Nu noise points for each row of the batch."""
     num_rows = shard.global_batch(batch).shape[0]
     if distribution is None:

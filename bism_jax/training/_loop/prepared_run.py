@@ -33,7 +33,7 @@ from bism_jax.training._loop.options import Options
 from bism_jax.training._loop.state import LoopState, start_state
 from bism_jax.training._sources.data_source import DataSource
 from bism_jax.training._sources.source import as_data_source
-from bism_jax.typing import Method, StepFn
+from bism_jax.typing import IterationFn, Method
 
 
 class PreparedRun(NamedTuple):
@@ -51,7 +51,7 @@ class PreparedRun(NamedTuple):
             the program is not kept.
     """
 
-    step_fn: StepFn
+    step_fn: IterationFn
     source: DataSource
     layout: Layout
     state: LoopState

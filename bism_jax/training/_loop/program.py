@@ -12,14 +12,14 @@ from jaxtyping import Array
 from bism_jax._precision import as_working
 from bism_jax.training._loop.layout import Layout
 from bism_jax.training._loop.state import LoopState
-from bism_jax.typing import Params, StepFn
+from bism_jax.typing import IterationFn, Params
 
 Iteration = Callable[[LoopState, Array], tuple[LoopState, Any]]
 Program = Callable[[LoopState, Array | None, Array, Array], tuple[LoopState, Any]]
 
 
 def make_program(
-    step_fn: StepFn, layout: Layout, ema_decay: float | None, max_steps: int, is_loop: bool
+    step_fn: IterationFn, layout: Layout, ema_decay: float | None, max_steps: int, is_loop: bool
 ) -> Program:
     """`(state, data, selection, count) -> (state, infos)`: `count` iterations, each on a batch of its own.
 
@@ -68,7 +68,7 @@ def _make_loop(iterate: Iteration, layout: Layout, max_steps: int) -> Program:
     return loop
 
 
-def _make_iteration(step_fn: StepFn, ema_decay: float | None) -> Iteration:
+def _make_iteration(step_fn: IterationFn, ema_decay: float | None) -> Iteration:
     """A step with the moving average after it; its key is a function of the iteration alone."""
 
     def iterate(state: LoopState, batch: Array) -> tuple[LoopState, Any]:
