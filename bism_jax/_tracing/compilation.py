@@ -6,6 +6,7 @@ built anew, with an equal optimiser, compiles nothing, and a function whose glob
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -20,8 +21,10 @@ from bism_jax._tracing.jaxprs import is_within_jit
 # A loop of a small model takes about a megabyte, and `fit` keeps one loop and five small programs.
 _MAX_PROGRAMS = 128
 
-# A program that runs once costs its compilation: without LLVM's optimisations a third of it goes.
+# A program that runs once costs its compilation: without LLVM's optimisations a third to a half of it goes.
 _COMPILE_FAST = {"xla_backend_optimization_level": 0}
+# What never runs: 0.5 instead of 1.4 CPU seconds for an iteration of a GRBM, which would be 4 times slower.
+_WITHOUT_EMITTERS = {"xla_cpu_use_fusion_emitters": False}
 
 _lock = threading.Lock()
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
@@ -52,6 +55,16 @@ def call_compiled(fn: Callable[..., Any], *args: Any) -> Any:
     if not _is_plain(jax.tree.leaves(args)):
         return fn(*args)
     return _program(fn, args, _COMPILE_FAST if jax.default_backend() == "cpu" else None)(*args)
+
+
+def compiled_to_look_at(traced: Any) -> Any:
+    """The program of `jax.jit(fn).trace(...)`, whose memory is that of the one to run."""
+    lowered = traced.lower()
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # JAX 0.12 has no such option
+        return lowered.compile(compiler_options=_COMPILE_FAST | _WITHOUT_EMITTERS)
+    return lowered.compile(compiler_options=_COMPILE_FAST)
 
 
 def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:
