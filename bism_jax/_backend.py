@@ -82,5 +82,17 @@ def one_time_options() -> dict[str, Any] | None:
     return {"xla_backend_optimization_level": 0} if _is_cpu() else None
 
 
+def options_to_look() -> list[dict[str, Any] | None]:
+    """Compiler options of a program that never runs, the cheapest first, which JAX 0.12 refuses.
+
+    An iteration of a GRBM compiles in 0.5 CPU seconds instead of 1.4 without XLA's fusion emitters, and would
+    be 4 times slower.
+    """
+    if not _is_cpu():
+        return [None]
+    unoptimised = {"xla_backend_optimization_level": 0}
+    return [unoptimised | {"xla_cpu_use_fusion_emitters": False}, unoptimised]
+
+
 def _is_cpu() -> bool:
     return jax.default_backend() == "cpu"

@@ -1,6 +1,7 @@
 """The cost of an iteration, before anything is run."""
 
 import dataclasses
+from unittest.mock import ANY
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,10 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
-from bism_jax import BiSM, Optimizers, ScoreMatching, StopGradient, Unrolled, plan
+from bism_jax import BiSM, Implicit, Optimizers, ScoreMatching, StopGradient, Truncated, Unrolled, plan
+from bism_jax._tracing.compilation import clear_programs
 from bism_jax.training import Plan, PlannedStrategy, count_flops
+from bism_jax.training._plan import _largest_num_steps
 
 BATCH = jnp.ones((20, 2))
 PARAMS = ({"W": jnp.ones((2, 3))}, {"A": jnp.ones((2, 3)), "log_std": jnp.zeros(3)})
@@ -102,6 +105,7 @@ def test_the_count_is_xlas_where_nothing_loops():
 def test_the_memory_is_that_of_the_compiled_step():
     (row,) = plan_small(strategies=[Unrolled(12)])
     assert row.memory_bytes == step_memory(12)
+    assert plan_small(strategies=[StopGradient(1), Unrolled(12)])[1] == row._replace(seconds=ANY)
     assert 0 < row.temporary_bytes < row.memory_bytes
     assert row.largest_num_steps is None
 
@@ -138,11 +142,88 @@ def test_strategies_compare_as_they_should():
     assert flops["none"] < flops["implicit"]
 
 
-def test_a_plan_prints_as_a_table():
-    table = str(Plan((PlannedStrategy(StopGradient(3), 3 * 2**20, 2**20, 5e9, 70),), 2**30))
-    header, _, row = table.splitlines()
+def planned(strategy, mebibytes, largest=None, seconds=0.02):
+    return PlannedStrategy(strategy, mebibytes * 2**20, 2**20, 5e9, seconds, largest)
+
+
+@pytest.mark.parametrize("write", [str, repr])
+def test_a_plan_prints_as_a_table_and_a_recommendation(write):
+    rows = (planned(Unrolled(3, segment="sqrt"), 3, 100_000), planned(StopGradient(3), 2000, 70, None))
+    header, _, first, second, _, recommendation = write(Plan(rows, 2**30)).splitlines()
     assert "largest N in 1024 MiB" in header
-    assert row == "| `StopGradient(num_steps=3)` | 3.0 | 1.0 | 5 | 70 |"
+    cap = "100,000 or more (not searched)"
+    assert first == f"| `Unrolled(num_steps=3, segment='sqrt')` | 3.0 | 1.0 | 5 | 20 | {cap} |"
+    assert second == "| `StopGradient(num_steps=3)` | 2000.0 | 1.0 | 5 | - | 70 |"
+    assert recommendation.startswith("Take `Unrolled(num_steps=3, segment='sqrt')`: it is exact")
+
+
+ROWS = (
+    planned(StopGradient(9), 1),
+    planned(Implicit(9), 2),
+    planned(Truncated(9, last=3), 3),
+    planned(Unrolled(9, segment="sqrt"), 4),
+    planned(Unrolled(9, mixed_mode=False), 9),
+    planned(Unrolled(9), 8),
+)
+
+
+@pytest.mark.parametrize(
+    ("budget", "expected"), [(None, 5), (8.5, 5), (7, 3), (3.5, 2), (2.5, 1), (1.5, 0), (0.5, None)]
+)
+def test_the_recommendation_is_the_best_that_fits(budget, expected):
+    found = Plan(ROWS, budget and int(budget * 2**20))
+    assert found.recommended is (None if expected is None else ROWS[expected])
+    if expected is None:
+        assert "None fits: the least, `StopGradient(num_steps=9)`, takes 1.0 MiB" in str(found)
+
+
+@pytest.mark.parametrize("true_largest", [3, 17, 600, 57_876, 100_000])
+@pytest.mark.parametrize("curve", [lambda n: n, lambda n: 40 * n**0.5 + 0.1 * n, lambda n: n**0.5])
+@pytest.mark.parametrize("written_out", [0, 8])
+def test_the_search_finds_the_largest_depth_in_few_compilations(curve, true_largest, written_out):
+    """Of memory that is linear in N, in its root, or both, and less where a CPU writes out few steps."""
+    calls = []
+
+    def bytes_at(num_steps):
+        calls.append(num_steps)
+        return int(1e5 + 1e3 * curve(num_steps) * (0.7 if num_steps <= written_out else 1))
+
+    known, budget = (5, bytes_at(5)), bytes_at(true_largest) + 1
+    calls.clear()
+    found = _largest_num_steps(bytes_at, known, budget)
+    assert len(calls) <= 8
+    assert bytes_at(found) <= budget
+    assert bytes_at(int(1.1 * found) + 1) > budget or found == 100_000
+
+
+def test_where_memory_does_not_grow_one_compilation_ends_the_search():
+    calls = []
+    assert _largest_num_steps(lambda n: calls.append(n) or 10, (5, 10), 10**9) == 100_000
+    assert calls == [100_000]
+
+
+def test_time_is_in_the_ratio_of_operations():
+    cheap, dear = plan_small(strategies=[StopGradient(2), Unrolled(12)])
+    assert 0 < cheap.seconds < dear.seconds
+    assert dear.seconds / cheap.seconds == pytest.approx(dear.flops / cheap.flops)
+
+
+def test_no_program_is_compiled_twice():
+    found = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration" and "checked_step" in kwargs["fun_name"]:
+            found.append(event)
+
+    clear_programs()
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        strategies = [Unrolled(12), Unrolled(12), StopGradient(12)]
+        plan_small(strategies=strategies)
+        plan_small(strategies=strategies)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert len(found) == 2  # one to look at and one that is run too
 
 
 @pytest.mark.parametrize(

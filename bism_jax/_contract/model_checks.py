@@ -161,7 +161,7 @@ def _check_posterior(posterior: Model, phi: Params, batch: Array) -> Array:
     name, batch_size = f"posterior_fn={posterior.name}", batch.shape[0]
     _check_distribution(name, posterior, phi, batch)
     _check_samples(name, posterior, phi, batch)
-    if _is_traced(phi, batch):
+    if is_traced(phi, batch):
         return _sample(posterior, phi, batch).h
 
     def draw_and_probe(phi: Params, v: Array) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ built anew, with an equal optimiser, compiles nothing, and a function whose glob
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,7 +14,7 @@ from typing import Any
 
 import jax
 
-from bism_jax._backend import one_time_options
+from bism_jax._backend import one_time_options, options_to_look
 from bism_jax._tracing.jax_internals import is_traced, jaxpr_as_fun, jit_is_disabled, settings
 from bism_jax._tracing.jaxpr_key import jaxpr_key
 from bism_jax._tracing.jaxprs import is_within_jit
@@ -50,6 +51,16 @@ def call_compiled(fn: Callable[..., Any], *args: Any) -> Any:
     if not _is_plain(jax.tree.leaves(args)):
         return fn(*args)
     return _program(fn, args, one_time_options())(*args)
+
+
+def compiled_to_look_at(traced: Any) -> Any:
+    """The program of `jax.jit(fn).trace(...)`, whose memory is that of the one to run."""
+    lowered = traced.lower()
+    *better, last = options_to_look()
+    for options in better:
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # of a JAX that has no such option
+            return lowered.compile(compiler_options=options)
+    return lowered.compile(compiler_options=last)
 
 
 def compiled(fn: Callable[..., Any]) -> Callable[..., Any]:

@@ -65,7 +65,11 @@ def count_flops(fn: Callable[..., Any], *args: Any, while_turns: int = 1) -> flo
     """
     checks.function("fn", fn, "of arrays")
     checks.positive_int("while_turns", while_turns)
-    jaxpr = checks.called("fn", jax.make_jaxpr(fn), *args).jaxpr
+    return flops_of_jaxpr(checks.called("fn", jax.make_jaxpr(fn), *args).jaxpr, while_turns)
+
+
+def flops_of_jaxpr(jaxpr: Jaxpr, while_turns: int) -> float:
+    """As `count_flops`, of what is traced already."""
     return _of_jaxpr(used_part(jaxpr), while_turns)
 
 

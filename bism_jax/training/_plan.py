@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,14 +16,19 @@ from jaxtyping import Array, Float
 from bism_jax import checks
 from bism_jax._jax_switches import with_transfers
 from bism_jax._precision import as_working
+from bism_jax._tracing.compilation import compiled_once, compiled_to_look_at
+from bism_jax._tracing.jaxpr_key import jaxpr_key
 from bism_jax.hypergradient import Implicit, StopGradient, Strategy, Truncated, Unrolled
 from bism_jax.methods import BiSM
-from bism_jax.training._flops import count_flops
-from bism_jax.typing import IterationFn, Method, Params
+from bism_jax.training._flops import flops_of_jaxpr
+from bism_jax.typing import Method, Params
 
 _MAX_NUM_STEPS = 100_000
-_MAX_COMPILATIONS = 8  # of the search for the largest N, beyond the first
-_FIRST_DEPTHS = (16, 64)  # beyond the few steps that a CPU writes out
+_MAX_COMPILATIONS = 8  # of the search for the largest N; the checkerboard's GRBM takes one or two
+# A step takes less than its share of the iteration's memory, and where four times as many steps as that
+# share allows fit too, they mostly fit up to the cap: one compilation then ends the search.
+_OVERSHOOT = 4.0
+_SECONDS_OF_TIMING, _ROUNDS_OF_TIMING = 0.05, 4  # a core that others share is free in one of four
 _MIB = 2**20
 
 
@@ -34,20 +40,23 @@ class PlannedStrategy(NamedTuple):
         memory_bytes: of a device: parameters, optimiser states, batch and temporaries.
         temporary_bytes: the last alone.
         flops: floating-point operations an iteration.
-        largest_num_steps: the largest N found to fit the budget, 0 where not even one step does; None
-            without a budget.
+        seconds: an iteration's, estimated: its operations at the rate of the row with the fewest, which is
+            run; None where that does not fit.
+        largest_num_steps: the largest N found to fit the budget, 0 where not even one step does, 100,000
+            where that many do, as the search ends there; None without a budget.
     """
 
     strategy: Strategy
     memory_bytes: int
     temporary_bytes: int
     flops: float
+    seconds: float | None
     largest_num_steps: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
-    """What `plan` found; printed, it is a Markdown table.
+    """What `plan` found; printed, it is a Markdown table and a recommendation.
 
     Attributes:
         strategies: a row each.
@@ -61,22 +70,82 @@ class Plan:
         """The rows."""
         return iter(self.strategies)
 
+    @property
+    def recommended(self) -> PlannedStrategy | None:
+        """The row to take, or None where none fits the budget.
+
+        It is an exact one where one fits, and of these the one in mixed mode and without segments.
+        """
+        fitting = [
+            row for row in self if self.memory_budget is None or row.memory_bytes <= self.memory_budget
+        ]
+        return min(fitting, key=lambda row: _preference(row.strategy)[0], default=None)
+
+    @property
+    def recommendation(self) -> str:
+        """Which strategy to take, and why."""
+        row = self.recommended
+        if row is None:
+            least = min(self, key=lambda row: row.memory_bytes)
+            return (
+                f"None fits: the least, `{_shown(least.strategy)}`, takes "
+                f"{least.memory_bytes / _MIB:.1f} MiB. Take a smaller batch or model."
+            )
+        return f"Take `{_shown(row.strategy)}`: {_preference(row.strategy)[1]}."
+
     def __str__(self) -> str:
-        """A Markdown table."""
-        budget = self.memory_budget
-        header = ["strategy", "memory, MiB", "temporaries, MiB", "GFLOP"]
-        header += [] if budget is None else [f"largest N in {budget / _MIB:.0f} MiB"]
-        lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        for row in self:
-            cells = [
-                f"`{row.strategy}`",
-                f"{row.memory_bytes / _MIB:.1f}",
-                f"{row.temporary_bytes / _MIB:.1f}",
-                f"{row.flops / 1e9:.3g}",
-            ]
-            cells += [] if row.largest_num_steps is None else [str(row.largest_num_steps)]
-            lines.append("| " + " | ".join(cells) + " |")
-        return "\n".join(lines)
+        """A Markdown table and the recommendation."""
+        header = ["strategy", "memory, MiB", "temporaries, MiB", "GFLOP", "ms, estimated"]
+        if self.memory_budget is not None:
+            header.append(f"largest N in {self.memory_budget / _MIB:.0f} MiB")
+        lines = [header, ["---"] * len(header), *map(_cells, self)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return f"{table}\n\n{self.recommendation}"
+
+    __repr__ = __str__
+
+
+def _cells(row: PlannedStrategy) -> list[str]:
+    cells = [
+        f"`{_shown(row.strategy)}`",
+        f"{row.memory_bytes / _MIB:.1f}",
+        f"{row.temporary_bytes / _MIB:.1f}",
+        f"{row.flops / 1e9:.3g}",
+        "-" if row.seconds is None else f"{1e3 * row.seconds:.2g}",
+    ]
+    if row.largest_num_steps is None:
+        return cells
+    is_cap = row.largest_num_steps >= _MAX_NUM_STEPS
+    return [*cells, f"{row.largest_num_steps:,}" + (" or more (not searched)" if is_cap else "")]
+
+
+def _shown(strategy: Any) -> str:
+    """The strategy with what is not as by default."""
+    if not dataclasses.is_dataclass(strategy):
+        return repr(strategy)
+    changed = [
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(strategy)
+        if (value := getattr(strategy, field.name)) != field.default
+    ]
+    return f"{type(strategy).__name__}({', '.join(changed)})"
+
+
+def _preference(strategy: Any) -> tuple[int, str]:
+    """The rank of a strategy among those that fit, and the reason to take it."""
+    match strategy:
+        case Unrolled(mixed_mode=True, segment=None):
+            # docs/results/unroll_depth: 0.72 to 0.94 of `scan` from N = 10, 1.07 on the checkerboard.
+            return 0, "it is exact, mostly faster than plain reverse mode, and takes less memory"
+        case Unrolled(mixed_mode=True):
+            return 1, "it is exact, and memory is saved by computing the steps of a segment again"
+        case Unrolled():
+            return 2, "it is exact"
+        case Truncated(last=last):
+            return 3, f"no exact one fits; it differentiates the last {last} steps, with a bias"
+        case StopGradient():
+            return 5, "no other fits; it ignores how phi reacts to theta"
+    return 4, "no unrolled one fits; it is right where the lower level is solved"
 
 
 @with_transfers
@@ -91,11 +160,13 @@ def plan(
     init_params: tuple[Params, Params] | None = None,
     progress: bool | None = None,
 ) -> Plan:
-    """Memory and operations of one training iteration by each strategy, compiled and not run.
+    """Memory, operations and time of one training iteration by each strategy, and which one to take.
 
-    The memory is what the compiler plans for one device, the operations are counted on the trace. The search
-    for the largest N compiles at most ten depths and interpolates between them; the N that it returns was
-    compiled and fits, and is within a tenth of the largest where memory is nearly linear in N or its root.
+    The memory is what the compiler plans for one device; the operations are counted on the trace. The row of
+    the fewest operations is run for a tenth of a second, and the time of the others is their operations at
+    its rate. The search for the largest N compiles at most eight depths up to 100,000 and interpolates
+    between them; the N that it returns was compiled and fits, and is within a tenth of the largest where
+    memory is nearly linear in N or its root.
 
     Args:
         energy_fn: as in `fit`.
@@ -111,7 +182,7 @@ def plan(
         TypeError: for a method without a hypergradient, or a batch that is no array.
         ValueError: for a model that does not fit, a budget that is not positive, or no strategies.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     method = BiSM() if method is None else method
     checks.instance("method", method, Method, "BiSM()")
@@ -130,29 +201,92 @@ def plan(
     for strategy in given:
         checks.instance("strategies", strategy, Strategy, "Unrolled(num_steps=5)")
 
-    key = jax.random.key(0)
-    state = method.bind(energy_fn, posterior_fn, init_params=init_params).init(key, batch)
-
-    def bind(strategy: Strategy) -> IterationFn:
-        changed: Any = dataclasses.replace(method, hypergradient=strategy)  # type: ignore[type-var]
-        return changed.bind(energy_fn, posterior_fn, init_params=init_params).step
-
-    def compiled_memory(step: IterationFn) -> Any:
-        return jax.jit(step, donate_argnums=1).lower(key, state, batch).compile().memory_analysis()
-
-    def bytes_at(strategy: Strategy, num_steps: int) -> int:
-        return _memory_bytes(compiled_memory(bind(_with_num_steps(strategy, num_steps))))
-
-    def row(strategy: Strategy) -> PlannedStrategy:
-        step, largest = bind(strategy), None
-        memory = compiled_memory(step)
-        flops = count_flops(step, key, state, batch, while_turns=getattr(strategy, "solver_steps", 1))
+    iterations = _Iterations(method, (energy_fn, posterior_fn), init_params, batch)
+    traces = [iterations.trace(strategy) for strategy in given]
+    flops = list(map(_flops, given, traces))
+    cheapest = flops.index(min(flops))
+    memory, seconds = iterations.run(traces[cheapest], memory_budget)
+    memories = {cheapest: memory}
+    rows = []
+    bar = tqdm(given, desc="plan", unit="strategy", disable=None if progress is None else not progress)
+    for index, strategy in enumerate(bar):
+        bar.set_postfix_str(type(strategy).__name__)
+        memory = memories.get(index) or _memory(traces[index])
+        largest = None
         if memory_budget is not None:
-            largest = _largest_num_steps(functools.partial(bytes_at, strategy), memory_budget)
-        return PlannedStrategy(strategy, _memory_bytes(memory), memory.temp_size_in_bytes, flops, largest)
+            bytes_at = functools.partial(iterations.bytes_at, strategy)
+            largest = _largest_num_steps(bytes_at, (strategy.num_steps, memory.total), memory_budget)
+        estimate = None if seconds is None else seconds * flops[index] / max(1.0, flops[cheapest])
+        rows.append(PlannedStrategy(strategy, *memory, flops[index], estimate, largest))
+    return Plan(tuple(rows), memory_budget)
 
-    bar = tqdm(given, desc="compiling", disable=None if progress is None else not progress)
-    return Plan(tuple(row(strategy) for strategy in bar), memory_budget)
+
+class _Memory(NamedTuple):
+    total: int
+    temporary: int
+
+
+class _Iterations:
+    """The iteration of a method by any strategy, for one model and batch."""
+
+    def __init__(self, method: Any, models: tuple[Any, Any], init_params: Any, batch: Array) -> None:
+        self._method, self._models, self._init_params = method, models, init_params
+        key = jax.random.key(0)
+        state = method.bind(*models, init_params=init_params).init(key, batch)
+        self._args = (key, state, batch)
+
+    def trace(self, strategy: Strategy) -> Any:
+        changed: Any = dataclasses.replace(self._method, hypergradient=strategy)
+        step = changed.bind(*self._models, init_params=self._init_params).step
+        return jax.jit(step, donate_argnums=1).trace(*self._args)
+
+    def bytes_at(self, strategy: Strategy, num_steps: int) -> int:
+        return _memory(self.trace(_with_num_steps(strategy, num_steps))).total
+
+    def run(self, traced: Any, budget: int | None) -> tuple[_Memory, float | None]:
+        """The memory of an iteration, and its seconds where it fits."""
+        key = jaxpr_key(traced.jaxpr)
+        program = compiled_once(key and ("run", key), lambda: traced.lower().compile())
+        memory = _memory_of(program)
+        if budget is not None and memory.total > budget:
+            return memory, None
+        try:
+            return memory, self._seconds(program)
+        except jax.errors.JaxRuntimeError:  # the device is too small, which no budget has said
+            return memory, None
+
+    def _seconds(self, program: Any) -> float:
+        """The least of a few rounds, in which calls wait in line, so that calling costs little of it."""
+        key, state, batch = self._args
+        state = jax.tree.map(jnp.copy, state)  # which the program overwrites
+
+        def timed(count: int) -> float:
+            nonlocal state
+            start = time.perf_counter()
+            for _ in range(count):
+                state, _info = program(key, state, batch)
+            jax.block_until_ready(state)
+            return (time.perf_counter() - start) / count
+
+        timed(1)
+        count = max(1, int(_SECONDS_OF_TIMING / timed(1)))
+        return min(timed(count) for _ in range(_ROUNDS_OF_TIMING))
+
+
+def _flops(strategy: Any, traced: Any) -> float:
+    return flops_of_jaxpr(traced.jaxpr.jaxpr, getattr(strategy, "solver_steps", 1))
+
+
+def _memory(traced: Any) -> _Memory:
+    """What the compiler plans, which its optimisations of the machine code do not change."""
+    key = jaxpr_key(traced.jaxpr)
+    return compiled_once(key and ("memory", key), lambda: _memory_of(compiled_to_look_at(traced)))
+
+
+def _memory_of(program: Any) -> _Memory:
+    memory = program.memory_analysis()
+    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return _Memory(arguments + memory.temp_size_in_bytes, memory.temp_size_in_bytes)
 
 
 def _as_batch(batch: Any) -> Float[Array, "batch *visible"]:
@@ -186,24 +320,20 @@ def _with_num_steps(strategy: Any, num_steps: int) -> Strategy:
     return dataclasses.replace(strategy, num_steps=max(num_steps, getattr(strategy, "last", 0)))
 
 
-def _memory_bytes(memory: Any) -> int:
-    arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return arguments + memory.temp_size_in_bytes
-
-
-def _largest_num_steps(bytes_at: Callable[[int], int], budget: int) -> int:
-    """Within a tenth, by secants: memory is nearly linear in N, or in its root."""
-    measured = {num_steps: bytes_at(num_steps) for num_steps in _FIRST_DEPTHS}
+def _largest_num_steps(bytes_at: Callable[[int], int], known: tuple[int, int], budget: int) -> int:
+    """Within a tenth, by secants from one known depth: memory is nearly linear in N, or in its root."""
+    measured = dict([known])
+    guess = _OVERSHOOT * max(1, known[0]) * budget / known[1]
     for _ in range(_MAX_COMPILATIONS):
         fits = max((n for n in measured if measured[n] <= budget), default=0)
         too_many = min((n for n in measured if measured[n] > budget), default=_MAX_NUM_STEPS + 1)
-        if too_many <= 1.1 * fits + 1:
+        is_between = too_many <= _MAX_NUM_STEPS
+        if too_many <= 1.1 * fits + 1 or (is_between and guess <= 1.1 * fits):
             break
-        guess = _secant(measured, budget)
-        # Where the last guess was right, the step just above it shows that no more fit.
-        candidate = guess if guess > 1.01 * fits else 1.1 * fits
-        candidate = int(min(max(candidate, fits + 1), too_many - 1))
+        # Beyond what fits a guess must not fall short; between two depths one 4 % too low ends the search.
+        candidate = int(min(max((0.96 if is_between else 1.1) * guess, fits + 1), too_many - 1))
         measured[candidate] = bytes_at(candidate)
+        guess = _secant(measured, budget)
     return max((n for n in measured if measured[n] <= budget), default=0)
 
 
