@@ -86,7 +86,7 @@ def _conversion(dtype: Any, subject: str, array: np.ndarray | None) -> str:
         if len({np.shape(item) for item in array.flat}) > 1:
             return "its rows have different shapes, so pad or cut them to one, and np.stack them"
         return f"stack its rows, np.stack([np.asarray(row, np.float32) for row in {subject}])"
-    advice = {
+    advice = {  # by NumPy's letter for the kind of a dtype
         "b": f"convert it, {subject}.astype(np.float32)",
         "c": f"pass its real and imaginary parts, np.stack([{subject}.real, {subject}.imag], axis=-1)",
         "M": f"count from the first, ({subject} - {subject}.min()) / np.timedelta64(1, 's')",

@@ -50,12 +50,7 @@ def plot_learning_curves(
     checks.text("ylabel", ylabel, "what the values are")
     reference = arguments.references(reference)
     ylim = None if ylim is None else arguments.interval("ylim", ylim)
-    arrays = {
-        name: arguments.parts(f"curves[{name!r}]", curve, ("steps", "seconds", "values"))
-        for name, curve in curves.items()
-    }
-    for name, curve in arrays.items():
-        _check_learning_curve(f"curves[{name!r}]", *curve)
+    arrays = {name: _learning_curve(f"curves[{name!r}]", curve) for name, curve in curves.items()}
 
     figure = new_figure(12.0, 4.6)
     by_step, by_time = figure.subplots(1, 2, sharey=True)
@@ -104,9 +99,7 @@ def plot_curves(
     arguments.optional_text("title", title)
     checks.boolean("log_axes", log_axes)
     reference = arguments.references(reference)
-    arrays = {name: arguments.parts(f"curves[{name!r}]", curve, ("x", "y")) for name, curve in curves.items()}
-    for name, curve in arrays.items():
-        _check_curve(f"curves[{name!r}]", *curve)
+    arrays = {name: _curve(f"curves[{name!r}]", curve) for name, curve in curves.items()}
 
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
@@ -125,20 +118,24 @@ def plot_curves(
     return figure
 
 
-def _check_learning_curve(name: str, steps: np.ndarray, seconds: np.ndarray, values: np.ndarray) -> None:
+def _learning_curve(name: str, curve: Any) -> tuple[np.ndarray, ...]:
+    steps, seconds, values = arguments.parts(name, curve, ("steps", "seconds", "values"))
     fits = values.ndim == 2 and seconds.shape == values.shape and values.shape[1:] == steps.shape
     if not fits or not values.size:
         raise ValueError(
             f"{name} has shapes {steps.shape}, {seconds.shape} and {values.shape}; give (n,), (num_seeds, n) "
             "and (num_seeds, n)."
         )
+    return steps, seconds, values
 
 
-def _check_curve(name: str, x: np.ndarray, y: np.ndarray) -> None:
+def _curve(name: str, curve: Any) -> tuple[np.ndarray, ...]:
+    x, y = arguments.parts(name, curve, ("x", "y"))
     if x.ndim != 1 or not x.size or x.shape != y.shape:
         raise ValueError(
             f"{name} has x of shape {x.shape} and y of {y.shape}; give two vectors of one length."
         )
+    return x, y
 
 
 def _draw_mean(axes: Axes, x: np.ndarray, values: Float[np.ndarray, "seeds n"], **line: Any) -> None:

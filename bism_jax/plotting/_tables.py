@@ -46,10 +46,8 @@ def plot_tables(
         ImportError: matplotlib is missing.
     """
     arguments.named("tables", tables, "table")
-    row_labels, column_labels = (
-        arguments.labels(name, given)
-        for name, given in (("row_labels", row_labels), ("column_labels", column_labels))
-    )
+    row_labels = arguments.labels("row_labels", row_labels)
+    column_labels = arguments.labels("column_labels", column_labels)
     for name, text in (("ylabel", ylabel), ("xlabel", xlabel)):
         checks.text(name, text, "what it is")
     checks.positive_int("columns", columns)
@@ -57,11 +55,9 @@ def plot_tables(
         checks.one_of("each of log_colour", title, tuple(tables))
     shape = (len(row_labels), len(column_labels))
     arrays = {
-        title: arguments.reals(f"tables[{title!r}]", table, "[rows, columns]")
+        title: _table(f"tables[{title!r}]", table, shape, title in log_colour)
         for title, table in tables.items()
     }
-    for title, table in arrays.items():
-        _check_table(f"tables[{title!r}]", table, shape, title in log_colour)
 
     figure, panels = new_panels(len(tables), columns, 0.75 * shape[1] + 1.0, 0.55 * shape[0] + 1.0)
     for panel, (title, table) in zip(panels, arrays.items(), strict=True):
@@ -85,7 +81,8 @@ def _draw_table(panel: Axes, values: np.ndarray, colours: np.ndarray) -> None:
     panel.spines[:].set_visible(False)
 
 
-def _check_table(name: str, table: np.ndarray, shape: tuple[int, int], is_log: bool) -> None:
+def _table(name: str, value: ArrayLike, shape: tuple[int, int], is_log: bool) -> np.ndarray:
+    table = arguments.reals(name, value, "[rows, columns]")
     if table.shape != shape:
         raise ValueError(
             f"{name} has shape {table.shape}, but the labels are for {shape}: row_labels by column_labels."
@@ -94,3 +91,4 @@ def _check_table(name: str, table: np.ndarray, shape: tuple[int, int], is_log: b
         raise ValueError(f"{name} has no finite number, or an infinite one; cells without a number are NaN.")
     if is_log and (table <= 0).any():
         raise ValueError(f"{name} holds numbers that are not above 0, so leave it out of log_colour.")
+    return table

@@ -123,6 +123,7 @@ def train_and_measure(
 def _measured(
     values: Callable[[Array, Array], Array], v: Array, rng_key: Array, batch_size: int, train_values: Array
 ) -> CriticFisher:
+    # A key a row, so that the value does not depend on the batch size.
     found = jax.lax.map(
         lambda inputs: values(inputs[0], inputs[1][None])[0],
         (jax.random.split(rng_key, len(v)), v),

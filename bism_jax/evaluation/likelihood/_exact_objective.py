@@ -94,4 +94,5 @@ def _sliced(
         return jax.vmap(lambda u: objective.loss(score_fn, row, u))(noise).mean()
 
     v = jnp.asarray(v)
+    # A key a row, so that the estimate does not depend on the batch size.
     return jax.lax.map(loss, (v, jax.random.split(rng_key, len(v))), batch_size=batch_size).mean()

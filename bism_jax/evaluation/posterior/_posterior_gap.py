@@ -86,6 +86,7 @@ def _kl(q: Any, p: Any) -> Float[Array, " rows"]:
     q_logits, p_logits = _bernoulli_logits(q), _bernoulli_logits(p)
     if q_logits is not None and p_logits is not None:
         return _bernoulli_kl(q_logits, p_logits)
+    # numpyro has no divergence of a diagonal Gaussian from a full one, nor the other way round.
     if _is_diagonal_gaussian(q) != _is_diagonal_gaussian(p):
         q, p = _full_gaussian(q), _full_gaussian(p)
     try:

@@ -148,6 +148,7 @@ def _train(
     num_steps = num_epochs * steps_an_epoch
     params = network.init(init_key, images[:1])
     opt_state = _optimizer(num_steps).init(params)
+    # A program a step: convolutions in a compiled loop are far slower on a CPU, as `_backend` measures.
     for step in range(num_steps):
         epoch, index = divmod(step, steps_an_epoch)
         if index == 0:

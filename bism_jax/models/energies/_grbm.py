@@ -105,6 +105,7 @@ class GRBM(nn.Module):
     def annealed(self, beta: Float[Array, ""]) -> Params:
         """Parameters on the path of annealed importance sampling: W and c are scaled by beta in [0, 1]."""
         params = self.variables["params"]
+        # In their dtype, which a beta of float64 would widen.
         scaled = {name: jnp.asarray(beta, params[name].dtype) * params[name] for name in ("W", "c")}
         return {"params": {**params, **scaled}}
 
