@@ -1,4 +1,4 @@
-"""Shared fixtures."""
+"""Shared fixtures, and how the programs of tests are compiled."""
 
 import os
 from pathlib import Path
@@ -10,9 +10,23 @@ from tests.real_data import real_data_dir
 
 __all__ = ["real_data_dir"]
 
-_CACHE = Path(__file__).parent.parent / ".jax_cache"
-jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR", str(_CACHE)))
+_CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".jax_cache"))
+jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+# Most of a test is the compilation of what then runs a few times. One iteration of BiSM takes XLA 1.9 s
+# of CPU, at level 0 1.1 s, and without emitters of fusions besides 0.3 s. XLA of JAX 0.12 has no such flag,
+# and refuses those that it does not know.
+_FLAGS = os.environ.get("XLA_FLAGS", "")
+if jax.__version_info__[:2] == (0, 10) and "fusion_emitters" not in _FLAGS:
+    os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_cpu_use_fusion_emitters=false".strip()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """XLA optimises where a test runs long or measures the program, and in the processes it starts."""
+    is_off = not any(item.get_closest_marker(name) for name in ("slow", "optimized"))
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(is_off))
+    jax.config.update("jax_disable_most_optimizations", is_off)
 
 
 @pytest.fixture

@@ -129,6 +129,7 @@ def test_another_callback_on_the_host_is_another_program():
         np.testing.assert_array_equal(history["loss"], scale * np.arange(3))
 
 
+@pytest.mark.optimized  # jit and pmap give equal bits of what XLA optimises
 def test_devices_and_layout_are_part_of_the_key():
     assert_same(train(), train(parallel="pmap"))
 

@@ -10,6 +10,7 @@ import pytest
 from bism_jax.hypergradient import StopGradient, Unrolled
 from tests import golden
 
+pytestmark = pytest.mark.optimized
 VALUES = golden.load()
 INPUTS = VALUES["inputs"]
 OPTIMIZERS = (

@@ -24,9 +24,8 @@ def start(folder, task, count, parallel="jit", devices=1):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
     }
     processes = []
     for index in range(count):

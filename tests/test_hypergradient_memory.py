@@ -8,6 +8,7 @@ import pytest
 from bism_jax.hypergradient import LowerProblem, Unrolled
 from tests.lower_levels import normal
 
+pytestmark = pytest.mark.optimized
 N = 64
 
 

@@ -568,7 +568,7 @@ def test_fit_stays_on_the_default_device(parallel, tmp_path):
     output = str(tmp_path / "theta.npy")
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4",
         "JAX_PLATFORMS": "cpu",
     }
     script = DEVICES.format(parallel=parallel, output=output)

@@ -19,9 +19,8 @@ BASELINES = ("ksd", "nce", "vnce", "vages", "persistent_vi", "bidvl")
 def start(output, parallel, names, devices=1, distributed=None):
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
     }
     if distributed is not None:
         environment["BISM_JAX_DISTRIBUTED"] = distributed
