@@ -15,8 +15,13 @@ from bism_jax._jax_switches import standard_promotion
 from bism_jax._tracing.jaxprs import contains_primitive, count_equations
 from bism_jax.hypergradient._problem import LowerGradient, LowerProblem
 
+# Steps that are written out share products: Frey face at N = 5 takes 14.5 ms an iteration instead of 20.7.
+# The checkerboard gains nothing and compiles for 1.3 to 1.7 times as long, so longer loops stay loops.
 _MAX_UNROLLED_STEPS = 8
-_MAX_UNROLLED_EQUATIONS = 200  # of one step; beyond, the memory of plain reverse mode comes back
+# Of one step. Written out, XLA merges what the backward pass recomputes with the forward pass, and the
+# memory of plain reverse mode comes back: a network of 396 equations takes 48 MiB instead of 19, and 114 ms
+# instead of 93.
+_MAX_UNROLLED_EQUATIONS = 200
 
 Carry = tuple[Any, Any]
 StepFn = Callable[[Carry, Any], tuple[Carry, Float[Array, ""]]]
@@ -52,7 +57,8 @@ def run(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, unroll: bool
 
 
 def no_steps(carry: Carry) -> Steps:
-    """The carry as it is, and no losses, in the dtype of phi; without jit, JAX has no loop of no steps."""
+    """The carry as it is, and no losses, in the dtype of phi."""
+    # Under `jax.disable_jit`, `lax.scan` refuses a length of zero.
     return carry, jnp.zeros(0, jax.tree.leaves(carry)[0].dtype)
 
 
