@@ -1,7 +1,9 @@
 """Imports go down only, as docs/design.md says; heavy libraries, backends and private JAX have one room."""
 
 import ast
+import builtins
 import re
+import symtable
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,18 @@ def test_no_test_module_imports_another():
     for path in Path(__file__).parent.rglob("*.py"):
         for name in imported_modules(path):
             assert "test_" not in name, f"{path.name} imports {name}; move what it needs to a helper module"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_name_that_runs_is_defined(path):
+    """Ruff and mypy cannot say so, as the shapes in jaxtyping annotations are names to them."""
+
+    def tables(table):
+        yield table
+        for child in table.get_children():
+            yield from tables(child)
+
+    module = symtable.symtable(path.read_text(), str(path), "exec")
+    defined = {name.get_name() for name in module.get_symbols() if name.is_assigned() or name.is_imported()}
+    used = {name.get_name() for table in tables(module) for name in table.get_symbols() if name.is_global()}
+    assert used - defined - set(dir(builtins)) - {"__file__", "__name__"} == set()

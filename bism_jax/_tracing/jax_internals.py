@@ -25,7 +25,7 @@ jaxpr_as_fun = jax.extend.core.jaxpr_as_fun
 
 _JAX_ROOT = Path(jax.__file__).parent
 
-# Calls whose body takes and returns exactly the operands of the equation, once each.
+# Calls whose body takes and returns exactly the operands of the equation, once each. `jit` was `pjit` before.
 PLAIN_CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2"})
 
 # Parameters that say how to differentiate what is traced: made anew by each trace, dropped when compiled.
@@ -88,6 +88,7 @@ def aval_of(atom: Any) -> Any:
 
 def bind(eqn: JaxprEqn, operands: Sequence[Any]) -> list[Any]:
     """The results of an equation on other operands."""
+    # The parameters of a custom rule hold functions that `bind` takes in another form.
     results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return list(results) if eqn.primitive.multiple_results else [results]
 

@@ -16,6 +16,7 @@ _TRANSPARENT_CALLS = PLAIN_CALLS | {"custom_jvp_call"}
 
 def is_within_jit() -> bool:
     """Whether the caller is being traced, where whatever reaches a device is traced too."""
+    # Under a user's transfer guard even this number may not move to the device.
     with jax.transfer_guard("allow"):
         return is_traced(jax.device_put(np.float32(0)))
 
@@ -36,7 +37,7 @@ def bodies(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, list[Any]]]:
 
 
 def sub_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    """The same without their constants."""
+    """What an equation calls, without its constants."""
     return (body for body, _ in bodies(eqn))
 
 
@@ -75,7 +76,7 @@ def dependent_equations(
             elif eqn.primitive.name == "cond" and not marks[0]:  # nothing marked decides which branch it is
                 branches.append(dependent_equations(body, marks[1:], visit))
                 out_marks = [any(of_branches) for of_branches in zip(*branches, strict=True)]
-            else:
+            else:  # a loop carries what depends on the marks to operands that do not in the first turn
                 dependent_equations(body, [True] * len(body.invars), visit)
         marked.update(var for var, mark in zip(eqn.outvars, out_marks, strict=True) if mark)
     return [is_marked(atom) for atom in jaxpr.outvars]

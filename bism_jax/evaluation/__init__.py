@@ -1,6 +1,6 @@
 """Measures of a trained model."""
 
-from bism_jax.evaluation.gradients import GradientBias, gradient_bias
+from bism_jax.evaluation.gradients._gradient_bias import GradientBias, gradient_bias
 from bism_jax.evaluation.likelihood._annealed_importance import (
     AnnealedImportance,
     annealed_importance_sampling,

@@ -109,7 +109,7 @@ class Implicit(AbstractStrategy):
 
         Raises:
             ValueError: where `cotangent` is not like `phi`, or the loss cannot be evaluated.
-            TypeError: for a problem that is none, or leaves that are no arrays.
+            TypeError: where `problem` is no `LowerProblem`, or leaves are no arrays.
         """
         check_problem(problem)
         names = ("phi", "theta", "input_k", "cotangent")
@@ -131,6 +131,7 @@ class Implicit(AbstractStrategy):
             return _add_scaled(_cast_like(problem.mean(hessian_vector), vector), self.damping, vector)
 
         if self.solver == "cg":
+            # A tolerance of 0, so that the number of steps, and with it the cost, is the one asked for.
             adjoint, _ = cg(product, cotangent, tol=0.0, maxiter=self.solver_steps)
         else:
             adjoint = self._neumann(product, cotangent)
@@ -145,7 +146,7 @@ class Implicit(AbstractStrategy):
             return (term, _add_scaled(total, 1.0, term)), None
 
         start = (cotangent, cotangent)
-        if self.solver_steps == 1:  # without jit, JAX has no loop of no steps
+        if self.solver_steps == 1:  # under `jax.disable_jit`, `lax.scan` refuses a length of zero
             total = cotangent
         else:
             (_, total), _ = jax.lax.scan(add_term, start, None, length=self.solver_steps - 1)
@@ -199,6 +200,7 @@ def _report(residual: Float[Array, ""], tolerance: float) -> None:
                 stacklevel=2,
             )
 
+    # Known on the host only when the compiled program runs.
     jax.debug.callback(warn, jax.lax.stop_gradient(residual))
 
 

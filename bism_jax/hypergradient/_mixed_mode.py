@@ -37,8 +37,8 @@ def lower_gradient(
     Args:
         loss_fn: `(phi, theta, input_k) -> scalar`.
         phi: parameters as `loss_fn` will get them; only shapes and dtypes are read.
-        theta: likewise.
-        input_k: likewise, of one step.
+        theta: the same.
+        input_k: the same, the input of one step.
         mixed_mode: whether to try.
         trusted: functions and primitives whose derivatives a user vouches for.
     """
@@ -68,6 +68,7 @@ def mixed_mode_gradient(loss_fn: LossFn) -> LowerGradient:
     def backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree, None]:
         phi, inexact, rest = residuals
         gradient = jax.grad(_restricted(loss_fn, rest), argnums=(0, 1))
+        # The loss's own cotangent is zero: `make_step` stops the gradient of the losses.
         _, tangents = jax.jvp(lambda p: gradient(p, inexact), (phi,), (cotangents[1],))
         return (*tangents, None)
 

@@ -27,9 +27,10 @@ class Prepared(NamedTuple):
     update: UpdateTrace
 
 
+# Not derived from the protocol `Strategy`, whose property `num_steps` a dataclass would take for a default.
 @dataclass(frozen=True)
 class AbstractStrategy(abc.ABC):
-    """A strategy whose `solve` is written here; it gives how its steps run and are differentiated."""
+    """What strategies share: `solve`. Each of them gives how its steps run and are differentiated."""
 
     num_steps: int
 
@@ -81,6 +82,7 @@ def prepare(
         opt_state = problem.optimizer.init(phi)
     else:
         check_state("opt_state", problem.optimizer, opt_state, phi)
+    # Once for all: whether the steps can be differentiated, and how, is read off this trace.
     update = trace_update(problem.optimizer, phi, opt_state, phi, "problem.optimizer")
     if num_steps > 0:
         loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs), problem.axis_name)

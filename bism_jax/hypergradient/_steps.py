@@ -50,7 +50,8 @@ def run(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, unroll: bool
 
 
 def no_steps(carry: Carry) -> Steps:
-    """The carry as it is, and no losses, in the dtype of phi; without jit, JAX has no loop of no steps."""
+    """The carry as it is, and no losses, in the dtype of phi."""
+    # Under `jax.disable_jit`, `lax.scan` refuses a length of zero.
     return carry, jnp.zeros(0, jax.tree.leaves(carry)[0].dtype)
 
 

@@ -31,7 +31,7 @@ class Truncated(AbstractStrategy):
         num_steps: N.
         last: T, from 1 to N.
         mixed_mode: as in `Unrolled`.
-        trusted: likewise.
+        trusted: as in `Unrolled`.
 
     Raises:
         ValueError: on a negative `num_steps` or a `last` outside of 1 to N.

@@ -1,4 +1,4 @@
-"""Finds rules in a traced function that may make its derivative something else than a derivative.
+"""Finds rules in a traced function that may not be its true derivative.
 
 Mixed mode rests on the symmetry of second derivatives. A rule that is not the true derivative breaks it
 without a trace in the numbers, so a function runs in mixed mode only where every primitive on the way is on a
@@ -194,15 +194,22 @@ def _functions(value: Any) -> list[Any]:
 
 
 def _reachable_functions(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Every function inside wrappers, closures and partials; whatever else is callable as itself."""
+    """Every function inside wrappers, closures and partials; a callable of any other kind is one itself."""
     if id(value) in seen:
         return
     seen.add(id(value))
-    parts: tuple[Any, ...] = ()
-    if isinstance(value, FunctionType):
+    parts = _parts_of(value)
+    is_opaque = parts is None and callable(value) and not isinstance(value, type)
+    if isinstance(value, FunctionType) or is_opaque:
         yield value
-        cells = value.__closure__ or ()
-        parts = tuple(_cell_contents(cell) for cell in cells)
+    for part in parts or ():
+        yield from _reachable_functions(part, seen)
+
+
+def _parts_of(value: Any) -> tuple[Any, ...] | None:
+    """What a function, a wrapper or a sequence holds; None for anything else."""
+    if isinstance(value, FunctionType):
+        parts: tuple[Any, ...] | None = tuple(map(_cell_contents, value.__closure__ or ()))
     elif isinstance(value, (tuple, list)):
         parts = tuple(value)
     elif isinstance(value, functools.partial):
@@ -211,18 +218,11 @@ def _reachable_functions(value: Any, seen: set[int]) -> Iterator[Any]:
         parts = (value.__func__,)
     elif isinstance(value, jax.custom_jvp):
         parts = (value.fun,)
-    elif isinstance(value, Primitive) or hasattr(
-        value, "__enter__"
-    ):  # JAX's decorators that only set options
-        return
-    elif wrapped_parts(value):
-        parts = wrapped_parts(value)
-    elif hasattr(value, "__wrapped__"):
-        parts = (value.__wrapped__,)
-    elif callable(value) and not isinstance(value, type):
-        yield value
-    for part in parts:
-        yield from _reachable_functions(part, seen)
+    elif isinstance(value, Primitive) or hasattr(value, "__enter__"):  # decorators that only set options
+        parts = ()
+    else:
+        parts = wrapped_parts(value) or ((value.__wrapped__,) if hasattr(value, "__wrapped__") else None)
+    return parts
 
 
 def _cell_contents(cell: Any) -> Any:
