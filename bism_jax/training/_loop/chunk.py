@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from bism_jax._jax_switches import with_transfers
 from bism_jax._tracing.compilation import compiled_once
 from bism_jax.training._loop.prepared_run import PreparedRun
 from bism_jax.training._loop.program import make_program
@@ -60,6 +61,7 @@ class CompiledChunks:
         """A copy of the state as NumPy arrays and keys."""
         return self._layout.to_host(self.state)
 
+    @with_transfers  # a key lives on a device, also that of a checkpoint
     def set_state(self, state: LoopState) -> None:
         """Continues from a host copy of a state."""
         self.state = self._layout.replicate(state)
