@@ -3,10 +3,11 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import unroll_depth
+from benchmarks import start_up, unroll_depth
 from benchmarks.depth import report
 from benchmarks.depth.measure import Bench, Measurement
 from benchmarks.rivals.ours import BismJax
@@ -106,3 +107,19 @@ def test_pytorch_has_the_same_gradient_without_unrolling():
     task = make_task("checkerboard", num_steps=0, lower_steps=1, channels=1, batch=4)
     (difference,) = gradient_differences(task, [Eager(task, "cpu")])
     assert difference < 1e-4
+
+
+def test_a_cost_counts_what_is_compiled():
+    constant = np.random.default_rng().normal()  # which no earlier test run has kept
+    program = jax.jit(lambda x: x * constant)
+    meter = start_up._Meter()
+    x = jax.device_put(np.ones(3, np.float32))
+    assert meter.cost(lambda: program(x)).num_programs == 1
+    assert meter.cost(lambda: program(x)).num_programs == 0
+
+
+def test_every_figure_of_the_start_has_a_row():
+    found = dict.fromkeys(start_up.FIGURES, "1.00 s")
+    rows = start_up._table(found).splitlines()[2:]
+    assert len(rows) == len(start_up.FIGURES)
+    assert all("| 1.00 s |" in row for row in rows)

@@ -35,6 +35,7 @@ _COUNTS = {
     "benchmarks.memory": "num_steps",
     "benchmarks.image_step": "channels batch steps",
     "benchmarks.peers": "num_steps rounds channels batch threads",
+    "benchmarks.start_up": "repeats",
     "benchmarks.defaults": "num_seeds num_steps",
 }
 
