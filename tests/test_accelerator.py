@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-import jax
+import chex
 import numpy as np
 import pytest
 
@@ -269,7 +269,7 @@ def test_a_run_is_stopped_at_its_deadline_and_goes_on(tmp_path):
         whole = train(math.inf)
         assert whole.is_whole and whole.columns["iterations"] == 200
     straight = train_until(math.inf, tmp_path / "x", None, None, rows(), 200, method=Drift(), batch_size=10)
-    jax.tree.map(np.testing.assert_array_equal, whole.theta, straight.theta)
+    chex.assert_trees_all_equal(whole.theta, straight.theta)
 
 
 @pytest.mark.slow

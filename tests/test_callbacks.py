@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -544,7 +545,7 @@ def test_record_of_the_methods(method, posterior, info):
         assert np.isfinite(values).all()
     last = recorder.snapshots[-1]
     assert set(last.metrics) == set(info._fields)
-    jax.tree.map(np.testing.assert_array_equal, (last.theta, last.phi), (result.theta, result.phi))
+    chex.assert_trees_all_equal((last.theta, last.phi), (result.theta, result.phi))
 
 
 def test_history_of_a_resumed_run_is_whole(tmp_path):
@@ -569,8 +570,8 @@ def test_no_steps_return_the_initial_parameters():
         ema_decay=0.9,
         callbacks=[recorder],
     )
-    jax.tree.map(np.testing.assert_array_equal, result.theta, theta)
-    jax.tree.map(np.testing.assert_array_equal, result.theta_ema, theta)
+    chex.assert_trees_all_equal(result.theta, theta)
+    chex.assert_trees_all_equal(result.theta_ema, theta)
     assert result.phi is None
     assert result.evaluations == []
     assert recorder.snapshots == []

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import threading
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +62,7 @@ def train_functions(energy, **options):
 
 
 def assert_same(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found[:3], expected[:3])
+    chex.assert_trees_all_equal(found[:3], expected[:3])
 
 
 def test_the_second_run_compiles_nothing(compilations):
@@ -183,8 +184,8 @@ def test_a_call_is_the_function(fn):
     x = np.linspace(-1, 1, 5, dtype=np.float32)
     found, expected = call_compiled(fn, x), fn(x)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
-    jax.tree.map(np.testing.assert_array_equal, jax.jit(lambda x: call_compiled(fn, x))(x), jax.jit(fn)(x))
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
+    chex.assert_trees_all_equal(jax.jit(lambda x: call_compiled(fn, x))(x), jax.jit(fn)(x))
 
 
 def test_few_programs_are_kept():

@@ -95,10 +95,6 @@ def parameters(function):
     return inspect.signature(function).parameters
 
 
-def same_bits(found, expected):
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
-
-
 def test_every_public_class_is_of_a_kind():
     assert [name for name, cls in CLASSES.items() if kind(cls) is None] == []
     assert {name for name, cls in CLASSES.items() if kind(cls) == "method"} == set(METHODS)
@@ -203,8 +199,8 @@ def test_an_objective_draws_its_noise_apart_from_its_loss(x64, name):
     noise, other = (objective.draw_noise(jax.random.key(seed), v) for seed in (0, 1))
     losses = objective.loss(score, v, noise)
     assert losses.shape == (4,)
-    same_bits(objective.loss(score, v, noise), losses)
-    same_bits(objective.draw_noise(jax.random.key(0), v), noise)
+    chex.assert_trees_all_equal(objective.loss(score, v, noise), losses)
+    chex.assert_trees_all_equal(objective.draw_noise(jax.random.key(0), v), noise)
     if jax.tree.leaves(noise):
         assert np.abs(objective.loss(score, v, other) - losses).max() > 0
     several = objective.draw_noise(jax.random.key(0), v, (3,))
@@ -222,7 +218,7 @@ def test_a_divergence_is_a_function_of_its_noise(x64, name):
     loss = lambda noise: divergence.loss(energy, 0.7, posterior, v, noise)
     first, other = (draw_latent_noise(jax.random.key(seed), posterior, (3,)) for seed in (0, 1))
     assert loss(first).shape == (4,)
-    same_bits(loss(first), loss(first))
+    chex.assert_trees_all_equal(loss(first), loss(first))
     assert np.abs(loss(first) - loss(other)).max() > 0
 
 

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +36,7 @@ def reference():
 
 def assert_same_bits(found, expected):
     for name in ("theta", "phi", "theta_ema", "history"):
-        left, right = jax.tree.leaves(getattr(found, name)), jax.tree.leaves(getattr(expected, name))
-        for a, b in zip(left, right, strict=True):
-            np.testing.assert_array_equal(a, b)
+        chex.assert_trees_all_equal(getattr(found, name), getattr(expected, name))
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 4, 23, 1000])

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +45,7 @@ def solved(strategy, optimizer_name):
 
 
 def assert_trees_close(found, expected, tolerance=1e-10):
-    for left, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(left, right, rtol=tolerance, atol=tolerance)
+    chex.assert_trees_all_close(found, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -106,7 +107,7 @@ def test_weights_come_back_from_a_run_folder(tmp_path):
     folder, theta, phi = write_run(tmp_path / "run", TINY)
     model = read_trained(folder)
     for found, expected in ((model.theta, theta), (model.phi, phi)):
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        chex.assert_trees_all_equal(found, expected)
     v = np.zeros((3, 32, 32, 1), np.float32)
     assert model.latent_mean(v, batch_size=2).shape == (3, 3)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,7 +185,7 @@ def dtypes(tree):
 
 
 def equal(tree, other):
-    jax.tree.map(np.testing.assert_array_equal, tree, other)
+    chex.assert_trees_all_equal(tree, other)
 
 
 # ---------------------------------------------------------------- methods
@@ -292,7 +293,7 @@ def test_x64_does_not_change_the_numbers_of_float32_data(name):
     expected = after_steps(name)
     with switched(**X64):
         found = after_steps(name)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -305,7 +306,7 @@ def test_each_switch_by_itself(name, switch):
     if switch in STRICT:
         equal(found, expected)
     else:
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), found, expected)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def after_steps_allowing_transfers(name):
@@ -402,7 +403,7 @@ def test_loops_of_no_steps_without_jit():
     expected = chain_of_one(DATA[:6]), hypergradient(strategy)(*args)
     with jax.disable_jit():
         found = chain_of_one(DATA[:6]), hypergradient(strategy)(*args)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5)
 
 
 # ---------------------------------------------------------------- models
@@ -518,7 +519,7 @@ def test_fit_without_jit(parallel):
     expected = drift(parallel=parallel)
     with jax.disable_jit():
         found = drift(parallel=parallel, method=Drift(energy_of_host))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 def test_fit_draws_from_the_default_prng_of_a_seed():
@@ -697,7 +698,7 @@ def test_strict_switches_do_not_change_what_is_measured_or_drawn(name):
     expected = jax.device_get(run())
     with switched(**STRICT):
         found = jax.device_get(run())
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
+    chex.assert_trees_all_equal(found, expected)
 
 
 @every_entry_point
@@ -714,4 +715,4 @@ def test_x64_does_not_change_what_is_measured_or_drawn(name):
     if name == "plan":  # integers are wider, so it is the table that is there
         assert found.splitlines()[0] == expected.splitlines()[0]
         return
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-4)

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -460,7 +461,7 @@ class TestAdapters:
         by_params, by_v, by_h = gradient(params, v, h)
         expected = tree_of({"kernel": 2 * v.T @ residual, "bias": 2 * residual.sum(axis=0)})
         assert jax.tree.structure(by_params) == jax.tree.structure(expected)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10), by_params, expected)
+        chex.assert_trees_all_close(by_params, expected, rtol=1e-10)
         np.testing.assert_allclose(by_v, 2 * residual @ np.asarray(dense["kernel"]).T, rtol=1e-10)
         np.testing.assert_allclose(by_h, -2 * residual, rtol=1e-10)
 

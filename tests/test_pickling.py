@@ -5,7 +5,7 @@ import copy
 import multiprocessing
 import pickle
 
-import jax
+import chex
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -99,7 +99,7 @@ def test_an_optimiser_that_was_pickled_does_the_same():
         for optimizer in (expected, found, copy.deepcopy(ADAM))
     ]
     for result in results[1:]:
-        jax.tree.map(np.testing.assert_array_equal, result, results[0])
+        chex.assert_trees_all_equal(result, results[0])
 
 
 def test_equal_calls_are_one_optimiser():
@@ -148,7 +148,7 @@ def test_results_survive():
     for value in (result, solution, snapshot):
         for found in (pickle.loads(pickle.dumps(value)), copy.deepcopy(value)):
             assert type(found) is type(value)
-            jax.tree.map(np.testing.assert_array_equal, found, value)
+            chex.assert_trees_all_equal(found, value)
 
 
 def diverge(checkpoint_dir=None):
@@ -190,7 +190,7 @@ def test_fit_in_a_spawned_process(pool):
     """Methods and results cross over, and so does an error."""
     assert pool.submit(is_default, BiSM()).result()
     found = pool.submit(train, Drift(), 3).result()
-    jax.tree.map(np.testing.assert_array_equal, found, train(Drift(), 3))
+    chex.assert_trees_all_equal(found, train(Drift(), 3))
     error = pool.submit(diverge).exception()
     with pytest.raises(DivergenceError) as caught:
         diverge()
@@ -201,4 +201,4 @@ def test_fit_in_a_spawned_process(pool):
 def test_bism_in_a_spawned_process(pool):
     method = BiSM(hypergradient=Unrolled(1), optimizers=Optimizers(OWN, ADAM))
     found = pool.submit(train, method, 3).result()
-    jax.tree.map(np.testing.assert_array_equal, found, train(method, 3))
+    chex.assert_trees_all_equal(found, train(method, 3))

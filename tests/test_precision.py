@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_dtypes
@@ -150,6 +151,6 @@ def test_half_precision_trains_to_the_bits_of_float32():
         return fit(GRBM(2), None, data.astype(dtype), init_params=(params, None), **options)
 
     half, single = train(ml_dtypes.bfloat16), train(np.float32)
-    jax.tree.map(np.testing.assert_array_equal, half.theta, single.theta)
+    chex.assert_trees_all_equal(half.theta, single.theta)
     moved = jax.tree.map(lambda new, old: np.any(new != np.float32(old)), half.theta, theta)
     assert all(jax.tree.leaves(moved))

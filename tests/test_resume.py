@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -528,7 +529,7 @@ def test_a_rounded_first_state_is_the_same():
 def test_an_injected_rate_is_a_setting(tmp_path):
     first = train_grbm(tmp_path, optimizers=injected(1e-3))
     second = train_grbm(tmp_path, 4, optimizers=injected(0.0), resume="parameters")
-    jax.tree.map(np.testing.assert_array_equal, second.theta, first.theta)
+    chex.assert_trees_all_equal(second.theta, first.theta)
 
 
 def test_other_random_numbers_are_another_run(tmp_path):
