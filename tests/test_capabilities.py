@@ -134,10 +134,10 @@ def test_a_method_is_called_by_the_name_of_its_class():
     class Mine(NCE):
         """NCE by another name."""
 
-    with pytest.raises(MissingCapability, match="^Mine needs more of the model") as caught:
+    with pytest.raises(MissingCapability, match=r"^Mine needs more of the model") as caught:
         Mine().bind(MLPEnergy((4,)))
     assert str(caught.value.__cause__) == "energy_fn=MLPEnergy has no method free_energy(v)"
-    with pytest.raises(ValueError, match="^Mine takes no posterior_fn"):
+    with pytest.raises(ValueError, match=r"^Mine takes no posterior_fn"):
         Mine().bind(GRBM(2), GaussianPosterior(2))
 
 
