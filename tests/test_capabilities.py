@@ -28,6 +28,7 @@ from bism_jax.methods import (
     Gibbs,
     Langevin,
     LangevinRefinement,
+    MissingCapability,
     UniformBinary,
     supported_methods,
 )
@@ -115,6 +116,17 @@ def test_a_missing_capability_is_named_before_any_work(method, missing):
         method.bind(MLPEnergy((4,)), posterior)
     with pytest.raises(ValueError, match=f"energy_fn=MLPEnergy has no {missing}"):
         fit(MLPEnergy((4,)), posterior, data, method=method, num_steps=1)
+
+
+def test_a_method_is_called_by_the_name_of_its_class():
+    class Mine(NCE):
+        """NCE by another name."""
+
+    with pytest.raises(MissingCapability, match=r"^Mine needs more of the model") as caught:
+        Mine().bind(MLPEnergy((4,)))
+    assert str(caught.value.__cause__) == "energy_fn=MLPEnergy has no method free_energy(v)"
+    with pytest.raises(ValueError, match=r"^Mine takes no posterior_fn"):
+        Mine().bind(GRBM(2), GaussianPosterior(2))
 
 
 @pytest.mark.parametrize("name", ["NCE", "ContrastiveDivergence", "PersistentVI", "ScoreMatching"])

@@ -1,4 +1,7 @@
-"""Training methods: frozen dataclasses of choices that bind to a model as `Algorithm(init, step)`."""
+"""Training methods: frozen dataclasses of choices that bind to a model as `Algorithm(init, step)`.
+
+A model that lacks what a method needs is a `MissingCapability`, one that breaks its contract a `ModelError`.
+"""
 
 from bism_jax.errors import MissingCapability, ModelError
 from bism_jax.methods._bidvl import BiDVL

@@ -10,24 +10,21 @@ import jax
 import optax
 from jaxtyping import Array, Int, Key, PyTree
 
-from bism_jax import checks
 from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.chains import (
     CHAIN_WAYS,
     Chain,
     ChainState,
     Gibbs,
-    check_num_chains,
+    check_chain_options,
     contrast,
     start_chains,
 )
 from bism_jax.methods._common.descent import descend_theta
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
-from bism_jax.methods._common.optimizers import paper_adam
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZER
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
 from bism_jax.typing import Algorithm, Params
-
-_DEFAULT_OPTIMIZER = paper_adam()
 
 
 @dataclass(frozen=True)
@@ -56,10 +53,10 @@ class ContrastiveDivergence(TrainingMethod):
 
     k: int = 1
     chain: Chain = Gibbs()
-    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    optimizer: optax.GradientTransformation = DEFAULT_OPTIMIZER
 
     def __post_init__(self) -> None:
-        _check(self.k, self.chain, self.optimizer)
+        check_chain_options(self.k, self.chain, self.optimizer)
 
     def _bind(self, model: BoundModel) -> Algorithm:
         chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
@@ -120,11 +117,10 @@ class PersistentContrastiveDivergence(TrainingMethod):
     k: int = 1
     num_chains: int | None = None
     chain: Chain = Gibbs()
-    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    optimizer: optax.GradientTransformation = DEFAULT_OPTIMIZER
 
     def __post_init__(self) -> None:
-        _check(self.k, self.chain, self.optimizer)
-        check_num_chains(self.num_chains)
+        check_chain_options(self.k, self.chain, self.optimizer, self.num_chains)
 
     def _bind(self, model: BoundModel) -> Algorithm:
         chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard
@@ -146,9 +142,3 @@ class PersistentContrastiveDivergence(TrainingMethod):
             return descend_theta(loss_fn, self.optimizer, state._replace(chains=chains), shard)
 
         return Algorithm(init, step)
-
-
-def _check(k: int, chain: Chain, optimizer: optax.GradientTransformation) -> None:
-    checks.positive_int("k", k)
-    checks.instance("chain", chain, Chain, "Gibbs() or Langevin(step_size=0.1)")
-    checks.optimizer("optimizer", optimizer)

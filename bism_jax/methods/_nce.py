@@ -15,7 +15,7 @@ from bism_jax import checks
 from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.descent import descend
 from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
-from bism_jax.methods._common.optimizers import paper_adam
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZER
 from bism_jax.methods._common.states import no_iterations
 from bism_jax.methods.losses._free_energy import FreeEnergy, exact_free_energy
 from bism_jax.methods.losses._noise_contrast import (
@@ -26,8 +26,6 @@ from bism_jax.methods.losses._noise_contrast import (
     noise_for,
 )
 from bism_jax.typing import Algorithm, Params
-
-_DEFAULT_OPTIMIZER = paper_adam()
 
 
 class NCEState(NamedTuple):
@@ -84,7 +82,7 @@ class NCE(TrainingMethod):
 
     noise_ratio: int = 1
     noise: Any = None
-    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    optimizer: optax.GradientTransformation = DEFAULT_OPTIMIZER
 
     def __post_init__(self) -> None:
         checks.positive_int("noise_ratio", self.noise_ratio)

@@ -17,18 +17,17 @@ from bism_jax.methods._common.chains import (
     Chain,
     ChainState,
     Gibbs,
-    check_num_chains,
+    check_chain_options,
     contrast,
     start_chains,
 )
 from bism_jax.methods._common.descent import descend
 from bism_jax.methods._common.method import BoundModel, TrainingMethod
-from bism_jax.methods._common.optimizers import paper_adam
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZER
 from bism_jax.methods._common.states import EnergyInfo, no_iterations
 from bism_jax.methods.losses._weight_priors import GaussianPrior, Prior
 from bism_jax.typing import Algorithm, Params
 
-_DEFAULT_OPTIMIZER = paper_adam()
 _START_LOG_STD = -3.0  # a standard deviation of 0.05, so that the first draws lie near the mean
 
 
@@ -95,15 +94,12 @@ class PersistentVI(TrainingMethod):
     k: int = 1
     num_chains: int | None = None
     chain: Chain = Gibbs()
-    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    optimizer: optax.GradientTransformation = DEFAULT_OPTIMIZER
 
     def __post_init__(self) -> None:
         checks.positive_int("num_data", self.num_data)
-        checks.positive_int("k", self.k)
-        check_num_chains(self.num_chains)
         checks.instance("prior", self.prior, Prior, "GaussianPrior() or Fadeout()")
-        checks.instance("chain", self.chain, Chain, "Gibbs() or Langevin(step_size=0.1)")
-        checks.optimizer("optimizer", self.optimizer)
+        check_chain_options(self.k, self.chain, self.optimizer, self.num_chains)
 
     def _bind(self, model: BoundModel) -> Algorithm:
         chain, shard = self.chain.bind_chain(model.energy, self.k), model.shard

@@ -13,13 +13,11 @@ from bism_jax.methods._common.algorithm import start_optimizer
 from bism_jax.methods._common.data_checks import check_batch
 from bism_jax.methods._common.descent import descend_theta
 from bism_jax.methods._common.method import BoundModel, TrainingMethod, Way
-from bism_jax.methods._common.optimizers import paper_adam
+from bism_jax.methods._common.optimizers import DEFAULT_OPTIMIZER
 from bism_jax.methods._common.states import EnergyInfo, EnergyState, no_iterations
 from bism_jax.methods.losses._free_energy import UniformBinary, exact_free_energy
 from bism_jax.objectives import DSM, Objective, marginal_score
 from bism_jax.typing import Algorithm, Params
-
-_DEFAULT_OPTIMIZER = paper_adam()
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class ScoreMatching(TrainingMethod):
     ways = (Way(("free_energy",)), Way((), "free_energy=UniformBinary(...) for binary latents"))
 
     objective: Objective = DSM()
-    optimizer: optax.GradientTransformation = _DEFAULT_OPTIMIZER
+    optimizer: optax.GradientTransformation = DEFAULT_OPTIMIZER
     free_energy: UniformBinary | None = None
 
     def __post_init__(self) -> None:

@@ -183,8 +183,16 @@ def start_chains(
     return jax.tree.map(jnp.array, chain.complete(theta, rng_key, rows))
 
 
-def check_num_chains(num_chains: int | None) -> None:
-    """Raises ValueError unless it is None or a positive integer."""
+def check_chain_options(k: int, chain: Any, optimizer: Any, num_chains: int | None = None) -> None:
+    """Checks what methods with chains have in common: k steps of each, moved by `chain`.
+
+    Raises:
+        TypeError: where the chain or the optimiser is of another kind.
+        ValueError: for a count below 1.
+    """
+    checks.positive_int("k", k)
+    checks.instance("chain", chain, Chain, "Gibbs() or Langevin(step_size=0.1)")
+    checks.optimizer("optimizer", optimizer)
     if num_chains is not None:
         checks.positive_int("num_chains", num_chains, alternative="None")
 

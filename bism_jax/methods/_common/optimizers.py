@@ -43,7 +43,8 @@ def paper_adam(learning_rate: Any = 1e-3) -> optax.GradientTransformation:
 
 
 # Values that pickle; optax.adam(...) would not, and two of it compare unequal, so that jit would retrace.
-DEFAULT_OPTIMIZERS = Optimizers(paper_adam(), paper_adam())
+DEFAULT_OPTIMIZER = paper_adam()
+DEFAULT_OPTIMIZERS = Optimizers(DEFAULT_OPTIMIZER, DEFAULT_OPTIMIZER)
 
 
 def apply_gradient(
