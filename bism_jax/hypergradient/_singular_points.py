@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
@@ -138,21 +139,25 @@ def _check_loops(names: set[str]) -> None:
 def _check_at_zero(optimizer: optax.GradientTransformation, state: PyTree, params: PyTree) -> None:
     """Raises ValueError where the derivative of an update at a gradient of zero is not finite."""
 
-    def slope(ones: PyTree) -> PyTree:
-        accumulators, rest = split_inexact(optimizer.init(ones))
+    def slope(ones: PyTree, zeros: PyTree, state: PyTree) -> PyTree:
+        accumulators, rest = split_inexact(state)
 
         def update(grads: PyTree, accumulators: PyTree) -> PyTree:
             updates, state = optimizer.update(grads, join_inexact(accumulators, rest), ones)
             return updates, split_inexact(state)[0]
 
-        results, pull_back = jax.vjp(update, jax.tree.map(jnp.zeros_like, ones), accumulators)
+        results, pull_back = jax.vjp(update, zeros, accumulators)
         return pull_back(jax.tree.map(jnp.ones_like, results))
 
     with jax.ensure_compile_time_eval():
-        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
-        slopes = jax.tree.leaves(jax.jit(slope)(ones))
+        # All are arguments, since what is known here is computed one operation a program, also within jit.
+        ones, zeros = (
+            jax.tree.map(lambda leaf, value=value: np.full(leaf.shape, value, leaf.dtype), params)
+            for value in (1, 0)
+        )
+        slopes = jax.tree.leaves(jax.jit(slope)(ones, zeros, optimizer.init(ones)))
         # A tracer comes from what the update closes over.
-        if is_traced(slopes) or all(bool(jnp.isfinite(leaf).all()) for leaf in slopes):
+        if is_traced(slopes) or all(np.isfinite(leaf).all() for leaf in slopes):
             return
     raise ValueError(
         f"optimizer (of {names_of_states(state)}) has no finite derivative at a gradient of "
