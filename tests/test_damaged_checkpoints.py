@@ -174,8 +174,8 @@ def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
     locked.mkdir(mode=0o555)
     program = f"""
         import os, sys
-        from bism_jax.training import folder_lock
-        from bism_jax.paths import as_path
+        from bism_jax.training._checkpoints import folder_lock
+        from bism_jax._paths import as_path
         os.setuid(65534)
         try:
             with folder_lock.hold(as_path("checkpoint_dir", {str(locked)!r})):
