@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from PIL import Image
 
 from benchmarks.malformed.allowed import but_for
 from benchmarks.malformed.campaign import Call
+from benchmarks.malformed.values import scratch_folder
 from bism_jax import data
 
 PACKAGE = "bism_jax.data"
@@ -27,13 +27,13 @@ EXEMPT = {
 KEY = jax.random.key(0)
 IMAGES = np.random.default_rng(0).uniform(size=(4, 8, 8, 3)).astype(np.float32)
 POINTS = np.random.default_rng(0).uniform(size=(5, 2)).astype(np.float32)
-_FOLDER = Path(tempfile.mkdtemp())
+_FOLDER = scratch_folder()
 _PATHS = ({"data_dir": "/no/such/folder"}, {"data_dir": __file__})
 
 
 @functools.cache
 def _folder_of_pictures() -> Path:
-    folder = Path(tempfile.mkdtemp())
+    folder = scratch_folder()
     Image.fromarray((255 * IMAGES[0]).astype(np.uint8)).save(folder / "a.png")
     return folder
 

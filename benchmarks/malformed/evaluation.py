@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from benchmarks.malformed.campaign import Call
+from benchmarks.malformed.values import scratch_folder
 from bism_jax import DSM, KL, evaluation
 from bism_jax.models import (
     GRBM,
@@ -344,12 +343,6 @@ def _of_images() -> dict[str, Call]:
     }
 
 
-@functools.lru_cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Gone when the program ends."""
-    return tempfile.TemporaryDirectory(prefix="malformed")
-
-
 class _Named:
     """A function with the name that a feature function has."""
 
@@ -363,7 +356,7 @@ class _Named:
 def _of_statistics() -> dict[str, Call]:
     statistics = evaluation.FeatureStatistics
     named = statistics.of(_ROWS, features="f", data="d")
-    folder = Path(_folder().name)
+    folder = scratch_folder()
     named.save(folder / "statistics.npz")
     (folder / "text.npz").write_text("no archive")
     np.savez(folder / "other.npz", mean=np.ones(2))

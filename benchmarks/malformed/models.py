@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +10,7 @@ import numpy as np
 
 from benchmarks.malformed.allowed import but_for
 from benchmarks.malformed.campaign import Call
+from benchmarks.malformed.values import scratch_folder
 from bism_jax import models
 from bism_jax.models import GRBM, CifarResNet, ImageClassifier, InceptionV3
 
@@ -191,7 +190,7 @@ def _features() -> dict[str, Call]:
 
 
 def _files() -> dict[str, Call]:
-    folder = Path(tempfile.mkdtemp())
+    folder = scratch_folder()
     text, cut, other, nan = (folder / name for name in ("text.npz", "cut.npz", "other.npz", "nan.npz"))
     text.write_text("no archive")
     np.savez(other, weights=np.ones(3))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.malformed.campaign import Call
+from benchmarks.malformed.values import scratch_folder
 from bism_jax import plotting
 
 PACKAGE = "bism_jax.plotting"
@@ -27,12 +25,6 @@ def log_density(points: Any) -> Any:
 
 def _broken(*args: Any) -> Any:
     raise KeyError("a fault of the function's own")
-
-
-@functools.lru_cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """Gone when the program ends."""
-    return tempfile.TemporaryDirectory(prefix="malformed")
 
 
 def _allow(name: str, *reasons: dict[str, str]) -> dict[str, str]:
@@ -237,7 +229,7 @@ def _of_densities() -> dict[str, Call]:
 
 
 def _of_files() -> dict[str, Call]:
-    folder = Path(_folder().name)
+    folder = scratch_folder()
     (folder / "file").write_text("")
     figure = plotting.plot_curves({"a": (np.arange(2), np.arange(2))}, "x", "y")
     paths = tuple({"path": path} for path in (folder, folder / "a.xyz", folder / "a", folder / "file" / "a"))

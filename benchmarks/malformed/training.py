@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +11,7 @@ import optax
 
 import bism_jax
 from benchmarks.malformed.campaign import Call
+from benchmarks.malformed.values import scratch_folder
 from bism_jax import DSM, KL, BiSM, FitResult, PersistentVI, ScoreMatching, StopGradient, training
 from bism_jax.models import GRBM, BernoulliPosterior
 
@@ -29,7 +28,7 @@ EXEMPT = {
     "release_freed_memory": "takes no arguments",
 }
 V = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
-_FOLDER = Path(tempfile.mkdtemp())
+_FOLDER = scratch_folder()
 _HUGE = {"every: huge": "never but at the end"}
 _SGD = optax.sgd(0.1)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
+import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +22,13 @@ class Bad:
 
     name: str
     make: Callable[[Any], Any]
+
+
+def scratch_folder() -> Path:
+    """A folder of its own for each call, gone when the program ends."""
+    folder = tempfile.mkdtemp(prefix="malformed")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 class _TrainState(NamedTuple):
