@@ -13,12 +13,19 @@ __all__ = ["real_data_dir"]
 _CACHE = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_compilation_cache_dir", _CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-# Most of a test is the compilation of what then runs a few times. One iteration of BiSM takes XLA 1.9 s
-# of CPU, at level 0 1.1 s, and without emitters of fusions besides 0.3 s. XLA of JAX 0.12 has no such flag,
-# and refuses those that it does not know.
-_FLAGS = os.environ.get("XLA_FLAGS", "")
-if jax.__version_info__[:2] == (0, 10) and "fusion_emitters" not in _FLAGS:
-    os.environ["XLA_FLAGS"] = f"{_FLAGS} --xla_cpu_use_fusion_emitters=false".strip()
+
+
+def pytest_configure(config):
+    """Leaves out XLA's emitters of fusions where all tests are quick ones, before XLA reads its flags.
+
+    Most of a quick test is the compilation of what then runs a few times. One iteration of BiSM takes XLA
+    1.9 s of CPU, at level 0 1.1 s, and without these emitters besides 0.3 s. JAX 0.12 has no such flag,
+    and refuses those that it does not know.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    is_quick = config.option.markexpr == "not slow" and jax.__version_info__[:2] == (0, 10)
+    if is_quick and "fusion_emitters" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
 
 
 @pytest.hookimpl(tryfirst=True)

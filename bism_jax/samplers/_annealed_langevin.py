@@ -15,6 +15,7 @@ from bism_jax import checks
 from bism_jax._backend import convolves_slowly_in_loops
 from bism_jax._jax_switches import with_transfers
 from bism_jax._precision import is_floating_dtype
+from bism_jax._tracing.compilation import call_compiled
 from bism_jax._tracing.jaxprs import is_within_jit
 from bism_jax.samplers import _chain_checks as chain_checks
 from bism_jax.samplers._annealing_schedule import PAPER_SCHEDULE, AnnealingSchedule
@@ -88,7 +89,7 @@ def initial_noise(
     if not is_floating:
         raise ValueError(f"dtype must be floating, such as jnp.float32, not {dtype!r}.")
     rng_key = checks.rng_key("rng_key", rng_key)
-    return 0.5 + jax.random.normal(rng_key, shape, dtype)
+    return call_compiled(lambda key: 0.5 + jax.random.normal(key, shape, dtype), rng_key)
 
 
 def anneal(
