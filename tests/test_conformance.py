@@ -100,6 +100,11 @@ def test_every_public_class_is_of_a_kind():
     assert {name for name, cls in CLASSES.items() if kind(cls) == "method"} == set(METHODS)
 
 
+@of("method", "strategy", "objective", "divergence")
+def test_what_fit_is_given_is_exported_from_the_top(name):
+    assert getattr(bism_jax, name) is CLASSES[name]
+
+
 @of(*VALUES)
 def test_a_choice_is_a_frozen_value(name):
     """Equal to its twin and to what it was pickled as, so that `jit` takes one for the other."""
@@ -229,7 +234,8 @@ HOOKS = {"state": [], "restore": ["state"], "resume": ["step"], "rewind": ["step
 def test_a_callback_has_its_turns_and_no_methods_but_hooks(tmp_path, name):
     cls = CLASSES[name]
     options = parameters(cls)
-    first = {"fn": len, "path": tmp_path / "log", "log_dir": tmp_path}[next(iter(options))]
+    arguments = {"fn": len, "path": tmp_path / "log", "log_dir": tmp_path}
+    first = arguments[next(iter(options))]
     assert cls(first, every=7).every == 7
     with pytest.raises(ValueError, match="every must be an integer of at least 1, not 0"):
         cls(first, every=0)

@@ -320,3 +320,9 @@ def test_a_broken_file_is_named(tmp_path: Path, file: str, content: bytes) -> No
     (frey_folder(tmp_path) / file).write_bytes(content)
     with pytest.raises(ValueError, match=f"{file}' cannot be read"):
         data.load_frey_face(tmp_path)
+
+
+def test_every_public_toy_is_found_by_its_name():
+    public = [value for name in data.__all__ if isinstance(value := getattr(data, name), data.ToyDensity)]
+    assert public
+    assert [data.toy(density.name) for density in public] == public

@@ -59,9 +59,14 @@ def test_the_divergence_is_zero_at_the_posterior_and_nowhere_else(names, x64):
 
 def test_the_data_set_is_read(names, tmp_path):
     rows = np.arange(1000.0).reshape(20, 50)
-    with pytest.raises(FileNotFoundError, match=r"weather\.npy"):
+    file = tmp_path / "weather" / "temperatures.npy"
+    with pytest.raises(FileNotFoundError, match=r"temperatures\.npy"):
         names["load_weather"](tmp_path)
-    np.save(tmp_path / "weather.npy", rows)
+    file.parent.mkdir()
+    file.write_bytes(b"\x93NUMPY")
+    with pytest.raises(ValueError, match=r"temperatures\.npy.* cannot be read"):
+        names["load_weather"](tmp_path)
+    np.save(file, rows)
     splits = names["load_weather"](tmp_path)
     assert [len(part) for part in splits] == [14, 3, 3]
     np.testing.assert_array_equal(np.concatenate(splits), rows)

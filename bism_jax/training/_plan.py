@@ -136,16 +136,20 @@ def _preference(strategy: Any) -> tuple[int, str]:
     match strategy:
         case Unrolled(mixed_mode=True, segment=None):
             # docs/results/unroll_depth: 0.72 to 0.94 of `scan` from N = 10, 1.07 on the checkerboard.
-            return 0, "it is exact, mostly faster than plain reverse mode, and takes less memory"
+            found = 0, "it is exact, mostly faster than plain reverse mode, and takes less memory"
         case Unrolled(mixed_mode=True):
-            return 1, "it is exact, and memory is saved by computing the steps of a segment again"
+            found = 1, "it is exact, and memory is saved by computing the steps of a segment again"
         case Unrolled():
-            return 2, "it is exact"
+            found = 2, "it is exact"
         case Truncated(last=last):
-            return 3, f"no exact one fits; it differentiates the last {last} steps, with a bias"
+            found = 3, f"no exact one fits; it differentiates the last {last} steps, with a bias"
+        case Implicit():
+            found = 4, "no unrolled one fits; it is right where the lower level is solved"
         case StopGradient():
-            return 5, "no other fits; it ignores how phi reacts to theta"
-    return 4, "no unrolled one fits; it is right where the lower level is solved"
+            found = 6, "no other fits; it ignores how phi reacts to theta"
+        case _:
+            found = 5, "none that is known here fits"
+    return found
 
 
 @with_transfers
