@@ -230,3 +230,33 @@ def test_strategies_are_hashable_values():
     assert len({Unrolled(3), Unrolled(3), Unrolled(3, segment="sqrt"), Truncated(3, 1)}) == 3
     assert {StopGradient(2): 1}[StopGradient(2)] == 1
     assert Implicit(2) == Implicit(2) != Implicit(2, solver="neumann")
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1.0, 1e18])
+def test_conjugate_gradients_stay_at_the_solution_that_they_have_reached(scale):
+    """In float32 the squared residual of a solution underflows, and the next step would be 0 / 0."""
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    hessian = jnp.asarray(basis * np.linspace(0.6, 2.3, 8) @ basis.T, jnp.float32)
+    problem = LowerProblem(lambda phi, theta, _: 0.5 * phi @ theta @ phi, optax.sgd(0.1))
+    cotangents = jnp.asarray(scale * rng.normal(size=(300, 8)), jnp.float32)
+
+    def solve(cotangent, solver_steps):
+        strategy = Implicit(1, solver_steps=solver_steps)
+        return strategy.solve_adjoint(problem, jnp.zeros(8), hessian, None, cotangent)
+
+    expected = np.linalg.solve(np.asarray(hessian, np.float64), np.asarray(cotangents, np.float64).T).T
+    for solver_steps in (10, 20, 80):
+        found = jax.vmap(functools.partial(solve, solver_steps=solver_steps))(cotangents)
+        np.testing.assert_allclose(found.adjoint, expected, rtol=1e-4, atol=1e-5 * scale)
+        assert found.residual.max() < 1e-5
+
+
+def test_a_lower_level_that_diverged_is_called_that():
+    problem = LowerProblem(lambda phi, theta, _: jnp.sum((phi - theta) ** 4), optax.sgd(10.0))
+    solve = Implicit(20).solve
+    with pytest.warns(UserWarning, match="the lower level diverged"):
+        jax.block_until_ready(
+            jax.grad(lambda theta: solve(problem, jnp.ones(2), theta).phi.sum())(jnp.zeros(2))
+        )
+        jax.effects_barrier()

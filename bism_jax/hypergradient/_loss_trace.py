@@ -23,7 +23,7 @@ def trace_loss(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> 
     except Exception as error:
         raise ValueError(
             "problem.loss_fn cannot be evaluated on phi, theta and one slice of inputs: "
-            f"{type(error).__name__}: {error} It is called as loss_fn(phi, theta, input_k)."
+            f"{type(error).__name__}: {str(error).rstrip('.')}. It is called as loss_fn(phi, theta, input_k)."
         ) from error
     checks.scalar_loss("problem.loss_fn", shape)
     return jaxpr

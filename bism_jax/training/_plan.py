@@ -108,8 +108,8 @@ class Plan:
 def _cells(row: PlannedStrategy) -> list[str]:
     cells = [
         f"`{_shown(row.strategy)}`",
-        f"{row.memory_bytes / _MIB:.1f}",
-        f"{row.temporary_bytes / _MIB:.1f}",
+        f"{row.memory_bytes / _MIB:.3g}",
+        f"{row.temporary_bytes / _MIB:.3g}",
         f"{row.flops / 1e9:.3g}",
         "-" if row.seconds is None else f"{1e3 * row.seconds:.2g}",
     ]
@@ -136,7 +136,7 @@ def _preference(strategy: Any) -> tuple[int, str]:
     match strategy:
         case Unrolled(mixed_mode=True, segment=None):
             # docs/results/unroll_depth: 0.72 to 0.94 of `scan` from N = 10, 1.07 on the checkerboard.
-            found = 0, "it is exact, mostly faster than plain reverse mode, and takes less memory"
+            found = 0, "it is exact and takes less memory than plain reverse mode"
         case Unrolled(mixed_mode=True):
             found = 1, "it is exact, and memory is saved by computing the steps of a segment again"
         case Unrolled():
