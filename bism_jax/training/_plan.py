@@ -108,8 +108,8 @@ class Plan:
 def _cells(row: PlannedStrategy) -> list[str]:
     cells = [
         f"`{_shown(row.strategy)}`",
-        f"{row.memory_bytes / _MIB:.3g}",
-        f"{row.temporary_bytes / _MIB:.3g}",
+        _mib(row.memory_bytes),
+        _mib(row.temporary_bytes),
         f"{row.flops / 1e9:.3g}",
         "-" if row.seconds is None else f"{1e3 * row.seconds:.2g}",
     ]
@@ -117,6 +117,11 @@ def _cells(row: PlannedStrategy) -> list[str]:
         return cells
     is_cap = row.largest_num_steps >= _MAX_NUM_STEPS
     return [*cells, f"{row.largest_num_steps:,}" + (" or more (not searched)" if is_cap else "")]
+
+
+def _mib(num_bytes: int) -> str:
+    mib = num_bytes / _MIB
+    return f"{mib:.1f}" if mib >= 1 else f"{mib:.2g}"
 
 
 def _shown(strategy: Any) -> str:
