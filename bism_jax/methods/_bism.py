@@ -145,7 +145,7 @@ class BiSM(TrainingMethod):
             draws = problem.draw_noise(rng_key, phi, v, (num_losses,))
             return BiSMNoise(_all_but_last(draws), _last(draws))
         visible_key, latent_key = jax.random.split(rng_key)
-        latent = problem.draw_latent_noise(latent_key, phi, v, (num_losses, problem.num_particles))
+        latent = problem.draw_particles_noise(latent_key, phi, v, (num_losses, problem.num_particles))
         visible = problem.draw_visible_noise(visible_key, v, ())
         return BiSMNoise(LevelNoise(None, _all_but_last(latent)), LevelNoise(visible, _last(latent)))
 
@@ -169,7 +169,7 @@ class BiSM(TrainingMethod):
             )
             kept = unrolled if self.keep_unrolled else first
             last = unrolled if self.hypergradient.num_steps else first
-            return loss, kept._replace(losses=last.losses)
+            return loss, LowerSolution(kept.phi, kept.opt_state, last.losses)
 
         return descend_both(loss_fn, self.optimizers.theta, state, problem.shard)
 

@@ -158,7 +158,7 @@ class VaGES(TrainingMethod):
     ) -> VaGESNoise:
         """All noise of the estimate."""
         visible_key, latent_key, refinement_key = jax.random.split(rng_key, 3)
-        latent = problem.draw_latent_noise(latent_key, phi, v, (2 * self.num_particles,))
+        latent = problem.draw_particles_noise(latent_key, phi, v, (2 * self.num_particles,))
         visible = problem.draw_visible_noise(visible_key, v, ())
         return VaGESNoise(visible, latent, problem.shard.own_key(refinement_key))
 

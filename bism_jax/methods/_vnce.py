@@ -157,9 +157,9 @@ class VNCE(TrainingMethod):
         """All noise of the loss in theta."""
         point_key, data_key, latent_key = jax.random.split(rng_key, 3)
         points = draw_noise_points(self.noise, point_key, v, self.noise_ratio, model.shard)
-        data_latent = model.draw_latent_noise(data_key, phi, v, (1,))
+        data_latent = model.draw_particles_noise(data_key, phi, v, (1,))
         sample_shape = (self.noise_ratio, self.num_particles)
-        return VNCENoise(points, data_latent, model.draw_latent_noise(latent_key, phi, v, sample_shape))
+        return VNCENoise(points, data_latent, model.draw_particles_noise(latent_key, phi, v, sample_shape))
 
     def higher_loss(
         self,
@@ -193,7 +193,7 @@ class VNCE(TrainingMethod):
     ) -> LowerSolution:
         """K optimiser steps on KL(q || p(h | v; theta)) at the data, each on fresh noise."""
         latent_key = jax.random.split(rng_key)[1]
-        latent = model.draw_latent_noise(latent_key, state.phi, v, (self.lower_steps, 1))
+        latent = model.draw_particles_noise(latent_key, state.phi, v, (self.lower_steps, 1))
         features = model.energy.features(state.theta, v)
 
         def loss_fn(phi: Params, theta: Params, latent: Noise) -> Float[Array, ""]:

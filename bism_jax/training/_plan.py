@@ -125,13 +125,13 @@ def _mib(num_bytes: int) -> str:
 
 
 def _shown(strategy: Any) -> str:
-    """The strategy with what is not as by default."""
+    """The strategy with its number of steps, and what is not as by default."""
     if not dataclasses.is_dataclass(strategy):
         return repr(strategy)
     changed = [
         f"{field.name}={value!r}"
         for field in dataclasses.fields(strategy)
-        if (value := getattr(strategy, field.name)) != field.default
+        if (value := getattr(strategy, field.name)) != field.default or field.name == "num_steps"
     ]
     return f"{type(strategy).__name__}({', '.join(changed)})"
 
@@ -147,13 +147,13 @@ def _preference(strategy: Any) -> tuple[int, str]:
         case Unrolled():
             found = 2, "it is exact"
         case Truncated(last=last):
-            found = 3, f"no exact one fits; it differentiates the last {last} steps, with a bias"
+            found = 3, f"it differentiates the last {last} steps, so with a bias, and no exact one here fits"
         case Implicit():
-            found = 4, "no unrolled one fits; it is right where the lower level is solved"
+            found = 4, "it is right where the lower level is solved, and no unrolled one here fits"
         case StopGradient():
-            found = 6, "no other fits; it ignores how phi reacts to theta"
+            found = 6, "it ignores how phi reacts to theta, and no other here fits"
         case _:
-            found = 5, "none that is known here fits"
+            found = 5, "none of those here whose derivatives the library knows fits"
     return found
 
 

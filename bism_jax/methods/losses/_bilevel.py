@@ -93,10 +93,10 @@ class LatentModel:
             return self.energy_fn
         return without_features(self.energy_fn)
 
-    def draw_latent_noise(
+    def draw_particles_noise(
         self, rng_key: Key[Array, ""], phi: Params, v: Array, sample_shape: tuple[int, ...]
     ) -> Noise:
-        """The posterior's noise with leading axes `sample_shape`."""
+        """The posterior's noise with leading axes `sample_shape`, the last of which counts particles."""
         # The noise depends on the posterior's shapes alone, so the compiler drops this evaluation.
         posterior = self.posterior_fn(phi, self.shard.global_batch(v))
         noise = draw_latent_noise(rng_key, posterior, sample_shape)
@@ -161,7 +161,7 @@ class BilevelProblem(LatentModel):
         visible_key, latent_key = jax.random.split(rng_key)
         return LevelNoise(
             self.draw_visible_noise(visible_key, v, sample_shape),
-            self.draw_latent_noise(latent_key, phi, v, (*sample_shape, self.num_particles)),
+            self.draw_particles_noise(latent_key, phi, v, (*sample_shape, self.num_particles)),
         )
 
     def lower_input(self, v: Array, noise: LevelNoise) -> LowerInput:

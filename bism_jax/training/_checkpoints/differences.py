@@ -80,8 +80,8 @@ def _without_iteration(description: Mapping[str, Any]) -> Description:
 def _difference_of_iterations(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     if found.get("operations") != expected["operations"]:
         return (
-            "the iteration has other operations: the code of the energy, the posterior, an optimiser or a "
-            "setting of JAX has changed"
+            "the iteration has other operations: the code of the energy, the posterior, an optimiser or this "
+            "library, or a setting of JAX, has changed"
         )
     pairs = zip(found["constants"], expected["constants"], strict=True)
     changed = list(dict.fromkeys(f"{old} → {new}" for old, new in pairs if old != new))
