@@ -1,6 +1,6 @@
 """A deep EBLVM on images, by bi-level multiscale denoising score matching (the paper's sec. 5.2), or a rival.
 
-`--preset smoke` is a trial of less than two minutes on two cores, most of them compilation, `small` takes
+`--preset smoke` is a trial of a minute on two cores, most of it compilation, `small` takes
 half an hour to an hour there, and `paper` is the published setting, for an accelerator. Every option can be
 changed after the preset. The run folder holds the configuration, the history, checkpoints that the same
 command continues from, the weights and pictures; `experiments.sample` and `experiments.evaluate` go on
