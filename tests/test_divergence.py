@@ -42,6 +42,18 @@ CASES = {
         "float32",
         "Nothing had grown before. Look at the batch",
     ),
+    "sudden from zero": (
+        {"loss": 1.0, "grad_norm": NAN},
+        {"loss": STEADY, "grad_norm": np.array([0.0, 0.0, 0.0, 5.0])},
+        "float32",
+        "Nothing had grown before",
+    ),
+    "growth from zero": (
+        {"loss": 1.0, "grad_norm": NAN},
+        {"loss": STEADY, "grad_norm": np.array([0.0, 0.0, 0.0, 5.0, 5e9])},
+        "float32",
+        r"grad_norm had grown 1e\+09-fold",
+    ),
 }
 
 

@@ -99,8 +99,8 @@ def _cause(
 
 
 def _growth(values: np.ndarray) -> float:
-    """How many times the first of some absolute values the last is; 1 where the last does not stand out."""
+    """How many times the first of some absolute values above 0 the last is; 1 where it does not stand out."""
     last, median = float(values[-1]), float(np.median(values))
     if last <= 10 * median:
         return 1.0
-    return last / (float(values[0]) or median)
+    return last / float(values[values > 0][0])
