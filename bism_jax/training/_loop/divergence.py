@@ -81,6 +81,7 @@ def _cause(
     bad: Mapping[str, float], names: Sequence[str], before: Mapping[str, np.ndarray], theta: Any
 ) -> tuple[Cause, dict[str, Any]]:
     recent = {name: np.abs(values[-_WINDOW:]) for name, values in before.items() if len(values)}
+    # The narrowest of several overflows first.
     dtype = min((leaf.dtype for leaf in jax.tree.leaves(theta)), key=lambda dtype: jnp.finfo(dtype).bits)
     largest = float(jnp.finfo(dtype).max)
     last = max((float(values[-1]) for values in recent.values()), default=0.0)
@@ -103,4 +104,5 @@ def _growth(values: np.ndarray) -> float:
     last, median = float(values[-1]), float(np.median(values))
     if last <= 10 * median:
         return 1.0
+    # A scalar that starts at exactly 0 has grown from its median.
     return last / (float(values[0]) or median)
