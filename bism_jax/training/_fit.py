@@ -157,10 +157,12 @@ def fit(
             options, run = hosts.together(begin)
             hosts.check_agreement(_to_agree_on(run, options))
             history, store = History(), _open_store(options, run, at_the_end)
+            # Before `start`, in which callbacks open what must be closed however the run ends.
             for callback in options.callbacks:
                 at_the_end.callback(callback.close)
             state, turns_due = hosts.together(lambda: start(store, run, history, options))
             chunks = CompiledChunks(run, state)
+            # With the one after initialising: a peak of 1,466 MiB instead of 1,644 (MNIST network, N = 5).
             release_freed_memory()
         loop = TrainingLoop(chunks, history, store, options)
         loop.train(int(state.step), turns_due, progress, interruption)

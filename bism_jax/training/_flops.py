@@ -82,6 +82,7 @@ def _of_equation(eqn: JaxprEqn, while_turns: int) -> float:
     bodies = [_of_jaxpr(body, while_turns) for body in sub_jaxprs(eqn)]
     if bodies:
         if name == "cond":
+            # Which branch runs no trace tells: the dearest is an upper bound.
             return max(bodies)
         turns = scan_of(eqn).length if name == "scan" else while_turns if name == "while" else 1
         return sum(bodies) * turns
@@ -93,8 +94,12 @@ def _of_equation(eqn: JaxprEqn, while_turns: int) -> float:
     if name == "conv_general_dilated":
         kernel = _shape(eqn.invars[1])
         convolution = convolution_of(eqn)
+        # `size` counts the output channels already.
         products = 2 * size * math.prod(kernel) // kernel[convolution.output_axis]
-        return products // math.prod(convolution.input_dilation)  # between whose rows are zeros
+        # Between the rows of an input gradient stand zeros: with them an iteration on the MNIST network
+        # (N = 5) counted 1,196 GFLOP instead of 804.
+        return products // math.prod(convolution.input_dilation)
+    # A reduction does as many operations as it reads, not as it returns.
     return max([size, *map(_size, eqn.invars)])
 
 

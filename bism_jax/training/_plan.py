@@ -211,10 +211,12 @@ def plan(
         checks.instance("strategies", strategy, Strategy, "Unrolled(num_steps=5)")
 
     iterations = _Iterations(method, (energy_fn, posterior_fn), init_params, batch)
+    # All before any is compiled: the one of the fewest operations is the one to run.
     traces = [iterations.trace(strategy) for strategy in given]
     flops = list(map(_flops, given, traces))
     cheapest = flops.index(min(flops))
     memory, seconds = iterations.run(traces[cheapest], memory_budget)
+    # Compiled in full, the others without LLVM's optimisations: XLA plans the same memory for both.
     memories = {cheapest: memory}
     rows = []
     bar = tqdm(given, desc="plan", unit="strategy", disable=None if progress is None else not progress)
@@ -225,6 +227,7 @@ def plan(
         if memory_budget is not None:
             bytes_at = functools.partial(iterations.bytes_at, strategy)
             largest = _largest_num_steps(bytes_at, (strategy.num_steps, memory.total), memory_budget)
+        # max: a step that only moves numbers has 0 operations.
         estimate = None if seconds is None else seconds * flops[index] / max(1.0, flops[cheapest])
         rows.append(PlannedStrategy(strategy, *memory, flops[index], estimate, largest))
     return Plan(tuple(rows), memory_budget)
@@ -255,6 +258,7 @@ class _Iterations:
     def run(self, traced: Any, budget: int | None) -> tuple[_Memory, float | None]:
         """The memory of an iteration, and its seconds where it fits."""
         key = jaxpr_key(traced.jaxpr)
+        # Optimised: one to look at would take 4 times as long (575 microseconds instead of 139, GRBM, N = 5).
         program = compiled_once(key and ("run", key), lambda: traced.lower().compile())
         memory = _memory_of(program)
         if budget is not None and memory.total > budget:
@@ -277,8 +281,10 @@ class _Iterations:
             jax.block_until_ready(state)
             return (time.perf_counter() - start) / count
 
+        # The first call pays for what later ones find ready; the second says how many fill a round.
         timed(1)
         count = max(1, int(_SECONDS_OF_TIMING / timed(1)))
+        # The least: what other processes take only ever adds.
         return min(timed(count) for _ in range(_ROUNDS_OF_TIMING))
 
 
@@ -294,6 +300,7 @@ def _memory(traced: Any) -> _Memory:
 
 def _memory_of(program: Any) -> _Memory:
     memory = program.memory_analysis()
+    # The state is donated, as by `fit`: its output lies in its input's place and counts once.
     arguments = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return _Memory(arguments + memory.temp_size_in_bytes, memory.temp_size_in_bytes)
 
@@ -319,13 +326,14 @@ def _all_strategies(method: Any) -> tuple[Strategy, ...]:
         Unrolled(num_steps, mixed_mode=False),
         Unrolled(num_steps),
         Unrolled(num_steps, segment="sqrt"),
-        Truncated(num_steps, last=-(-num_steps // 4)),
+        Truncated(num_steps, last=-(-num_steps // 4)),  # rounded up: `last` is at least 1
         Implicit(num_steps),
         StopGradient(num_steps),
     )
 
 
 def _with_num_steps(strategy: Any, num_steps: int) -> Strategy:
+    # `Truncated` refuses fewer steps than it differentiates.
     return dataclasses.replace(strategy, num_steps=max(num_steps, getattr(strategy, "last", 0)))
 
 
@@ -337,6 +345,7 @@ def _largest_num_steps(bytes_at: Callable[[int], int], known: tuple[int, int], b
         fits = max((n for n in measured if measured[n] <= budget), default=0)
         too_many = min((n for n in measured if measured[n] > budget), default=_MAX_NUM_STEPS + 1)
         is_between = too_many <= _MAX_NUM_STEPS
+        # + 1: below 10 steps a tenth is less than one.
         if too_many <= 1.1 * fits + 1 or (is_between and guess <= 1.1 * fits):
             break
         # Beyond what fits a guess must not fall short; between two depths one 4 % too low ends the search.
@@ -350,4 +359,5 @@ def _secant(measured: dict[int, int], budget: int) -> float:
     """N on the line through the two measurements nearest to the budget."""
     first, second = sorted(sorted(measured, key=lambda n: abs(measured[n] - budget))[:2])
     slope = (measured[second] - measured[first]) / (second - first)
+    # No growth, as where a strategy keeps no step: the upper end of the search comes next.
     return float("inf") if slope <= 0 else first + (budget - measured[first]) / slope

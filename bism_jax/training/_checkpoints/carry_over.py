@@ -53,9 +53,11 @@ def carry_over(target: LoopState, found: Arrays, strictly: bool) -> tuple[LoopSt
     if not strictly:
         taken[_KEY] = arrays[_KEY]
     if "theta_ema" in new_parts:
+        # An average that starts now starts at the parameters taken, not at this run's random ones.
         average = _within(arrays, ".theta_ema")
         taken |= {path: taken[path.replace(".theta_ema", ".method_state.theta", 1)] for path in average}
     leaves, structure = jax.tree.flatten(target)
+    # In the order of the leaves, since `|=` leaves a key where it is.
     return jax.tree.unflatten(structure, map(like, leaves, taken.values())), new_parts
 
 

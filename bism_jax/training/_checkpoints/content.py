@@ -75,7 +75,8 @@ def content_of(
         "turns_due": turns_due,
         "scalars": list(scalars),
     }
-    # Named tuples come back from disk as lists and dicts; a flat dict comes back as it went.
+    # Named tuples come back from disk as lists and dicts; a flat dict comes back as it went. Its names
+    # have five digits, and so sort as text in the order of the leaves.
     leaves = {f"{index:05d}": leaf for index, leaf in enumerate(arrays.values())}
     return Content(run, leaves, scalars)
 
@@ -97,6 +98,7 @@ def check_same_run(
         f"checkpoint_dir={directory} is that of another run: {'; '.join(changes)}. Choose another "
         "checkpoint_dir, or continue that run as it was started"
     )
+    # The advice must work: parameters that do not fit would be refused by resume='parameters' too.
     misfit = first_misfit(found.get("structure", {}), outline(to_arrays(state)))
     if misfit:
         raise ValueError(f"{message}: {misfit}, so its parameters are of no use here.")

@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
     for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+        except importlib.metadata.PackageNotFoundError:  # a checkout that is only on the path
             found[package] = "unknown"
     return found | {"backend": backend_name()}
 
@@ -56,7 +56,9 @@ def _outline(leaf: np.ndarray) -> list[float]:
     if leaf.dtype.kind == "c":
         leaf = np.stack([leaf.real, leaf.imag])
     values = np.ravel(leaf).astype(np.float64) if leaf.dtype != jax.dtypes.float0 else np.zeros(0)
+    # cos(j) = cos(k) only for j = k, as pi is irrational: entries that change places change the projection.
     finite, fixed = np.isfinite(values), np.cos(np.arange(values.size))
+    # A norm that is NaN would equal no other, not even that of the same run.
     known = np.where(finite, values, 0.0)
     codes = np.where(finite, 0.0, np.nan_to_num(values, nan=3.0, posinf=1.0, neginf=2.0))
     return [float(np.linalg.norm(known)), float(known @ fixed), float(codes @ fixed)]
@@ -90,7 +92,9 @@ def _describe(value: Any, above: tuple[int, ...]) -> Any:
 def _parts_of(value: Any) -> dict[str, Any] | list[Any] | None:
     """What `value` is made of, or None where it has no parts that can be named."""
     if is_dataclass(value) and not isinstance(value, type):
+        # One that the constructor does not take is no choice of a user's.
         named = {field.name: getattr(value, field.name) for field in fields(value) if field.init}
+        # Linen's own fields; `parent` leads back up the tree.
         named = {name: part for name, part in named.items() if name not in ("parent", "name")}
         return {"type": type(value).__name__, **named}
     if isinstance(value, Mapping):

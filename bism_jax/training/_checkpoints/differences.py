@@ -69,6 +69,7 @@ def _as_expected(found: Any, expected: Any) -> Any:
 
 
 def _is_same_leaf(found: list[float], expected: list[float]) -> bool:
+    # Both within a tolerance of the norm: a projection may cancel to nearly 0.
     same_codes = found[2:] == expected[2:]
     return same_codes and np.allclose(found[:2], expected[:2], 0, _SAME_INITIAL_STATE * expected[0])
 
@@ -97,6 +98,7 @@ def _compare(name: str, found: Any, expected: Any) -> Iterator[str]:
             yield from _compare(f"{name}.{key}" if name else key, found.get(key), expected.get(key))
     elif name.startswith("initial_state."):
         part = name.partition(".")[2]
+        # A scalar, of which the norm is the projection's absolute value, can be shown.
         old, new = (
             f"{of[1]:g}" if of and of[0] == abs(of[1]) else "other values" for of in (found, expected)
         )
@@ -106,7 +108,7 @@ def _compare(name: str, found: Any, expected: Any) -> Iterator[str]:
             yield from _compare(f"{name}[{index}]", old, new)
     else:
         old, new = _brief(found), _brief(expected)
-        if old == new:
+        if old == new:  # two long values may be cut to the same text
             old, new = f"{old} {digest(str(found).encode())}", f"{new} {digest(str(expected).encode())}"
         yield f"{_OPTAX_PARTS.sub('', name)}: {old} → {new}"
 

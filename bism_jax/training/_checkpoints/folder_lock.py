@@ -25,10 +25,11 @@ def hold(folder: epath.Path) -> Iterator[None]:
     if not is_local(folder):
         yield
         return
+    # Before they are made: of a run that is refused, these and no others are removed.
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Each run has a lock of its own, also two of one process.
+        # Each run has a lock of its own, also two of one process. It does not wait: the other may take days.
         lock = FileLock(str(folder / _NAME), timeout=0, thread_local=False)
         lock.acquire()
     except Timeout as error:

@@ -28,7 +28,7 @@ def without_late_callbacks() -> Iterator[None]:
     try:
         yield
     except Exception:
-        await_late_callbacks()
+        await_late_callbacks()  # while the hook still drops what they say
         raise
     finally:
         sys.unraisablehook = hook

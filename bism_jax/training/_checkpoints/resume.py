@@ -76,6 +76,7 @@ def _set_position(source: DataSource, restored: Restored) -> None:
     """Sets the data back, or for another run on other data leaves it at its beginning."""
     if restored.source_position is None:
         return
+    # An iterator has moved by the time that it refuses, since the next batch is read to be compared.
     beginning = source.position()
     try:
         source.set_position(restored.source_position)

@@ -46,6 +46,7 @@ class CheckpointStore:
 
     def __init__(self, directory: epath.Path, description: Description) -> None:
         self.directory = directory
+        # As it comes back from disk, tuples as lists: the two are compared.
         self._description = json.loads(json.dumps(description))
         self._failure: Exception | None = None
         self._step_of_turns: int | None = None  # of a checkpoint whose callbacks have yet to have their turn
@@ -55,6 +56,7 @@ class CheckpointStore:
 
     def latest_path(self) -> epath.Path | None:
         """Where the newest checkpoint is that is complete, or None."""
+        # orbax lists also the one that it is yet writing.
         complete = [step for step in self._manager.all_steps() if self._path(step).exists()]
         return self._path(max(complete)) if complete else None
 
@@ -79,7 +81,7 @@ class CheckpointStore:
             OSError: where this one or the one before it could not be written.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
+        if step in self._manager.all_steps():  # which orbax refuses to write again
             if step != self._step_of_turns or turns_due:
                 return
             self._alone(lambda: self._manager.delete(step))  # the callbacks have had their turn now
@@ -87,7 +89,7 @@ class CheckpointStore:
         content = content_of(state, self._description, source_position, history, callbacks, turns_due)
         run = {**content.run, "checksum": content.checksum()}
         items = {"state": ocp.args.StandardSave(content.leaves), "run": ocp.args.JsonSave(run)}
-        if content.scalars:
+        if content.scalars:  # orbax 0.12 refuses an empty item
             items["history"] = ocp.args.StandardSave(content.scalars)
         self._try_writing(lambda: self._manager.save(step, args=ocp.args.Composite(**items)))
         _saving.append(self)
@@ -118,7 +120,7 @@ class CheckpointStore:
         return restored
 
     def _newest_whole(self, expected: LoopState | None) -> Content | None:
-        self.wait()
+        self.wait()  # a rollback may come while the newest is being written
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -169,7 +171,7 @@ class CheckpointStore:
     def _try_writing(self, write: Callable[[], Any]) -> None:
         try:
             self._alone(write)
-            failure, self._failure = self._failure, None
+            failure, self._failure = self._failure, None  # of a save that whoever came next has waited for
             if failure is not None:
                 raise failure
         except Exception as error:
@@ -199,13 +201,14 @@ class CheckpointStore:
 
     def _read(self, step: int, expected: LoopState | None) -> Content:
         """A checkpoint, which must be of this very run where a state like that is expected."""
+        # Before the arrays: they may be large, and those of another run are of no use.
         run = self._read_items(step, run=ocp.args.JsonRestore())["run"]
         if not isinstance(run, dict) or not isinstance(run.get("description"), dict):
             raise _Damaged("its run/metadata is not complete")
         if expected is not None:
             check_same_run(run["description"], self._description, expected, self.directory)
         items = {"state": ocp.args.StandardRestore()}
-        if step:
+        if step:  # that of iteration 0 has no record
             items["history"] = ocp.args.StandardRestore()
         found = self._read_items(step, **items)
         leaves = {name: np.asarray(leaf) for name, leaf in found["state"].items()}
@@ -233,7 +236,7 @@ class CheckpointStore:
                     number += 1
                     aside = self.directory / f"{step}.damaged-{number}"
                 self._path(step).rename(aside)
-        hosts.wait("damaged checkpoints are moved")
+        hosts.wait("damaged checkpoints are moved")  # or another process reloads what is yet to move
         with ORBAX:
             self._manager.reload()
         warnings.warn(

@@ -39,6 +39,7 @@ class CompiledChunks:
         self._data = None if run.source.resident is None else run.layout.replicate(run.source.resident)
         self.max_steps_per_call = 1 if run.one_step_a_call else self._count_steps_per_call()
         selection = self._select(self._example_selection(1), self.max_steps_per_call)
+        # The count is an argument: calls of every length are one program, and so give the same bits.
         args = (self.state, self._data, selection, run.layout.replicate(np.int32(0)))
 
         def compile_program() -> Callable[..., Any]:

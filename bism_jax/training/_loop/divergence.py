@@ -81,6 +81,7 @@ def _cause(
     bad: Mapping[str, float], names: Sequence[str], before: Mapping[str, np.ndarray], theta: Any
 ) -> tuple[Cause, dict[str, Any]]:
     recent = {name: np.abs(values[-_WINDOW:]) for name, values in before.items() if len(values)}
+    # The narrowest of several overflows first.
     dtype = min((leaf.dtype for leaf in jax.tree.leaves(theta)), key=lambda dtype: jnp.finfo(dtype).bits)
     largest = float(jnp.finfo(dtype).max)
     last = max((float(values[-1]) for values in recent.values()), default=0.0)

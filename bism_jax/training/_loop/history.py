@@ -34,7 +34,7 @@ class History:
             merged = {
                 name: np.concatenate([_column(chunk, name) for chunk in self._chunks]) for name in names
             }
-            self._chunks = [merged]
+            self._chunks = [merged]  # kept, or each checkpoint would join all chunks again
         return dict(self._chunks[0]) if self._chunks else {}
 
     def mean(self, start: int, stop: int) -> dict[str, float]:

@@ -110,6 +110,7 @@ def smallest_and_largest(smallest: int, largest: int) -> tuple[int, int]:
 def _gather(text: str) -> list[str]:
     """The text of every process."""
     raw = np.frombuffer(text.encode(), np.uint8)
+    # First how long each is: `process_allgather` takes arrays of one shape.
     lengths = np.asarray(multihost_utils.process_allgather(np.array([raw.size], np.int32))).ravel()
     padded = np.zeros(max(1, int(lengths.max())), np.uint8)
     padded[: raw.size] = raw

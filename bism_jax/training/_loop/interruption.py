@@ -71,5 +71,6 @@ def leave(signum: int, message: str) -> None:
 
 def _is_interactive() -> bool:
     """Whether someone sits at a prompt, in a notebook or a shell of Python."""
+    # Python sets `sys.ps1` at its own prompt alone; a notebook is known by the IPython that it has loaded.
     ipython = sys.modules.get("IPython")
     return hasattr(sys, "ps1") or (ipython is not None and ipython.get_ipython() is not None)

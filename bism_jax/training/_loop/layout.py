@@ -32,6 +32,7 @@ class Layout:
         # A program that is traced when it is called would see what has become of the model by then.
         is_compiled = not (config("jax_disable_jit") or looks_for_nans())
         self.key: Hashable = ("jit", *devices) if is_compiled else None
+        # Explicit axes would ask the energies of users for shardings.
         mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
         self._replicated = NamedSharding(mesh, PartitionSpec())
         self._rows = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -62,6 +63,7 @@ class Layout:
         """
         if config("jax_disable_jit"):
             return fn
+        # Everything replicated: `to_host` reads any one copy, and the next call takes the state as it lies.
         jitted = jax.jit(fn, donate_argnums=donated_argnums(), out_shardings=self._replicated)
         return jitted if looks_for_nans() else jitted.lower(*args).compile()
 
@@ -77,6 +79,7 @@ class Layout:
     def _place(self, array: np.ndarray, sharding: NamedSharding) -> Array:
         array = np.asarray(array, jnp.result_type(array))
         with jax.transfer_guard("allow"):  # likewise
+            # `device_put` would first compare the values of all processes (JAX 0.10).
             return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 

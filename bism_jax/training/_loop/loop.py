@@ -47,7 +47,7 @@ class TrainingLoop:
         self._saver = Saver(store, chunks, history, options.callbacks)
         self._turns = Turns(options.callbacks, history, self._saver)
         self._rollback = Rollback(store, chunks, history, options.on_divergence == "rollback")
-        self._length = options.steps_per_call or 1
+        self._length = options.steps_per_call or 1  # which is timed, and grows
 
     def train(self, step: int, turns_due: bool, progress: bool | None, interruption: Interruption) -> None:
         """Runs iterations `step .. num_steps - 1`, or as many as until a callback or a signal ends it.
@@ -74,10 +74,12 @@ class TrainingLoop:
                     break
                 new_step, infos = self._advance(step)
                 if infos is not None:
+                    # `update` draws, at most ten times a second; `set_postfix` by itself would at every call.
                     bar.set_postfix(loss=f"{infos['loss'][-1]:.4g}", refresh=False)
                 bar.update(new_step - step)
                 step = new_step
                 goes_on = infos is None or self._stop_at(step)
+        # Also where it came in the last call, after which no process asks the others.
         if signum or interruption.signum:
             self._interrupted(signum or interruption.signum, step)
 
@@ -92,6 +94,7 @@ class TrainingLoop:
             raise
         seconds = time.perf_counter() - start
         bad = first_bad(infos)
+        # What follows the first bad iteration in the same call came out of it.
         self._history.append({name: values[:bad] for name, values in infos.items()})
         if bad is not None:
             at_fault = {name: values[bad] for name, values in infos.items()}

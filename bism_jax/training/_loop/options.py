@@ -80,7 +80,7 @@ def _check_callbacks(callbacks: Any) -> list[Callback]:
     """With all their hooks; raises TypeError or ValueError for what is none, or for two logs in one file."""
     if not isinstance(callbacks, Iterable):
         raise TypeError(f"callbacks must be a sequence of callbacks, not {callbacks!r}; pass a list.")
-    callbacks = list(callbacks)
+    callbacks = list(callbacks)  # a generator would be used up by the checks
     for callback in callbacks:
         checks.callback(callback)
     paths = [as_path("path", callback.path) for callback in callbacks if isinstance(callback, FileLog)]

@@ -24,7 +24,8 @@ class PmapLayout(Layout):
 
     def __init__(self, devices: list[jax.Device]) -> None:
         self.key = None  # pmap traces on its first call, and has no public way to compile ahead of it
-        # pmap takes the devices of all processes: with only the local ones, each would train by itself.
+        # pmap takes the devices of all processes: with only the local ones, each would train by itself. In
+        # the order of processes, since each places consecutive parts on its own devices.
         self._devices = sorted(devices, key=lambda device: device.process_index)
         self._num_local = sum(device.process_index == jax.process_index() for device in devices)
 
@@ -52,6 +53,7 @@ class PmapLayout(Layout):
 
     def _stack(self, parts: list[np.ndarray]) -> Array:
         stacked = np.stack(parts)
+        # An identity, since pmap has no public way to place its arguments.
         place = jax.pmap(lambda leaf: leaf, devices=self._devices)
         with jax.transfer_guard("allow"):  # to place an array is to ask for its transfer
             return place(stacked)

@@ -76,6 +76,7 @@ def prepare_run(
     key = _as_key(rng_key)
     energy_fn, posterior_fn, init_params = models
     bind = functools.partial(method.bind, energy_fn, posterior_fn, init_params=init_params)
+    # Before the data is read: a method that needs what the model cannot do is refused at once.
     algorithm = bind()
     source = as_data_source(data, options.batch_size, tuple(np.ravel(jax.random.key_data(key)).tolist()))
     _check_num_rows(method, data)
@@ -84,6 +85,8 @@ def prepare_run(
     example = jax.device_put(as_working(source.example()))
     method_state = algorithm.init(init_key, example)
     release_freed_memory()
+    # One trace for three questions: is there a convolution, which run is it, which program. It has no mapped
+    # axis, so that another number of devices or processes is the same run.
     iteration = jax.make_jaxpr(algorithm.step)(loop_key, method_state, example)
     description: Description = {}
     if options.checkpoint_dir is not None or jax.process_count() > 1:
@@ -133,6 +136,7 @@ def _describe_arguments(
 
 def _as_key(rng_key: int | Array) -> Array:
     is_seed = isinstance(rng_key, (int, np.integer)) and not isinstance(rng_key, bool)
+    # Without x64 JAX makes a key of the low 32 bits: seeds that differ above them would be one.
     if is_seed and -(2**31) <= rng_key < 2**32:
         return jax.random.key(int(rng_key))
     is_key = jnp.issubdtype(getattr(rng_key, "dtype", float), jax.dtypes.prng_key)

@@ -36,6 +36,7 @@ def make_program(
 
 def _select_batch(layout: Layout, data: Array | None, selection: Array, index: Any) -> Array:
     selected = selection[index]
+    # Converted after the gather, so that float16 data takes half the memory on the devices.
     return as_working(layout.constrain(selected if data is None else data[selected]))
 
 
@@ -61,6 +62,8 @@ def _make_loop(iterate: Iteration, layout: Layout, max_steps: int) -> Program:
             infos = jax.tree.map(lambda all_, one: all_.at[index].set(one), carry[1], info)
             return state, infos
 
+        # A loop of a traced length cannot stack its outputs as `scan` does: it writes into arrays made before
+        # it, whose shapes one more trace tells.
         shapes = jax.eval_shape(select_and_iterate, state, jnp.int32(0))[1]
         infos = jax.tree.map(lambda leaf: jnp.zeros((max_steps,), leaf.dtype), shapes)
         return jax.lax.fori_loop(0, count, body, (state, infos))
@@ -84,5 +87,8 @@ def _make_iteration(step_fn: IterationFn, ema_decay: float | None) -> Iteration:
 
 def _move_average(average: Params | None, theta: Params, max_decay: float, step: Array) -> Params:
     """With a short memory at first, so that the initial parameters are soon forgotten."""
+    # At a constant 0.999 a third of the average (0.999**1000 = 0.37) is the initial parameters after 1,000
+    # iterations.
     decay = jnp.minimum(max_decay, (1 + step) / (10 + step))
+    # A loop's carry keeps its dtype, and `decay` may be wider than theta.
     return jax.tree.map(lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype), average, theta)

@@ -69,6 +69,7 @@ class Rollback:
 
     @with_transfers
     def _with_new_noise(self, state: LoopState) -> LoopState:
+        # By the number of the attempt: a checkpoint that comes back twice has the same key both times.
         return state._replace(rng_key=jax.random.fold_in(state.rng_key, self._num_done))
 
 

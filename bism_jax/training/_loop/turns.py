@@ -31,17 +31,20 @@ class Turns:
         """Calls some of them on a host copy of the state; whether the run goes on."""
         measured: dict[str, float] = {}
         goes_on = True
+        # Copies, for those that cannot go back by themselves where another one fails.
         step, before = int(state.step), states_of(self.callbacks, of_rewindable=False)
         for callback in callbacks:
             try:
                 found = callback(self._snapshot(callback, state, measured))
                 new = {} if found is None else numbers_of(type_name(callback), found)
             except StopTraining:
+                # The run ends after the iteration, so the callbacks after this one still have their turn.
                 goes_on = False
                 continue
             except Exception as error:
                 self._keep_before(error, step, before)
                 raise
+            # It would take the place of the iteration in a row of a log.
             measured.update({name: value for name, value in new.items() if name != "step"})
         if measured:
             self.history.add_evaluation(step, measured)

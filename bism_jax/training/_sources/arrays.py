@@ -17,6 +17,7 @@ from bism_jax.training._sources.sparse_rows import is_sparse, sparse_to_array
 
 def is_array(value: Any) -> bool:
     """Whether it is an array of its own: of any library, a table, or a variable that is read by `[...]`."""
+    # A class has the attributes of its instances, and would pass below.
     if isinstance(value, type) or is_sparse(value):
         return False
     if isinstance(value, (np.ndarray, jax.Array, standard_library.array, memoryview)) or is_frame(value):
@@ -38,7 +39,7 @@ def read_array(value: Any, subject: str, place: str = "") -> np.ndarray:
         TypeError: it cannot be read, or is no array.
         ValueError: it is ragged or masked, holds keys, or a table with columns that are not floating.
     """
-    if type(value) is np.ndarray:
+    if type(value) is np.ndarray:  # a subclass may carry a mask
         return as_native(value)
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.extended):
         checks.data_dtype(value.dtype, subject, place)
@@ -78,7 +79,7 @@ def _converted(value: Any, place: str) -> np.ndarray:
     """By NumPy, with a mask where it has one."""
     try:
         return np.asanyarray(value[...] if _is_variable(value) else value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # the last by PyTorch, of what requires a gradient
         if isinstance(value, list) and "inhomogeneous" in str(error):
             raise ragged(place) from error
         raise TypeError(

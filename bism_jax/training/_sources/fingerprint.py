@@ -25,6 +25,7 @@ def of_batch(batch: np.ndarray) -> Description:
 
 def spread_rows(num_rows: int, count: int) -> np.ndarray:
     """Indices of at most `count` rows, the first and the last among them."""
+    # Of fewer rows than `count`, each once.
     return np.unique(np.linspace(0, num_rows - 1, count).astype(np.int64))
 
 

@@ -93,6 +93,7 @@ def _without(frame: Any, names: list[Any]) -> str:
 
 def _converted(frame: Any, names: list[Any] | None) -> str:
     """The conversion of some columns, or of all for None."""
+    # pandas alone has `iloc`, and pyarrow alone no `dtypes`; none of them need be installed.
     if hasattr(frame, "iloc"):
         return f"data.astype({'float32' if names is None else dict.fromkeys(names, 'float32')!r})"
     if hasattr(frame, "dtypes"):

@@ -39,7 +39,7 @@ def read_item(
     if isinstance(item, (list, tuple)):
         return _read_sequence(item, kind, place, row_shape, batch_size)
     array = read_array(item, expression(kind, item), place)
-    if array.dtype == object and array.ndim == 0:
+    if array.dtype == object and array.ndim == 0:  # how NumPy wraps what it cannot read
         raise no_array(item, kind, place)
     return array.copy()
 
@@ -52,6 +52,7 @@ def _read_sequence(
     parts = [part for part in item if has_axes(part)]
     if not parts and isinstance(item, list):
         return read_array(item, expression(kind, item), place)
+    # A tuple of several arrays is a loader's inputs and labels; only a list may hold rows.
     if isinstance(item, tuple) or len(parts) < len(item):
         raise no_array(item, kind, place)
     arrays = [read_array(part, expression(kind, part), place) for part in parts]

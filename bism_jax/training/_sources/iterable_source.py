@@ -42,6 +42,7 @@ class IterableSource(DataSource):
         start = state_of(self._iterator) if self.has_position else None
         self._example = self._draw(None)
         self._shape = self._example.shape
+        # Of what cannot be set back the first batch is gone from the iterator, and so kept for `_next`.
         self._first: np.ndarray | None = None if self.has_position else self._example
         if start is not None:
             self._set_state(start)
@@ -117,6 +118,7 @@ class IterableSource(DataSource):
 
     def _draw(self, shape: tuple[int, ...] | None) -> np.ndarray:
         num_skipped, ended_after = 0, None
+        # Once around: a pass from its beginning that ends without a batch has none.
         for _ in range(2):
             while (
                 item := next(self._iterator, _END)
@@ -171,7 +173,7 @@ class IterableSource(DataSource):
     def _check_dtype(self, dtype: np.dtype, place: str) -> None:
         if self._dtype is None:
             self._dtype = dtype
-        if dtype != self._dtype:
+        if dtype != self._dtype:  # `np.stack` would widen one call and not the next
             raise ValueError(
                 f"data yields a batch of dtype {dtype} after batches of {self._dtype}{place}; convert them "
                 "to one."

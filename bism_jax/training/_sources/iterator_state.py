@@ -42,7 +42,7 @@ def state_of(iterator: Any) -> dict[str, Any]:
     Raises:
         TypeError: where the iterator's state is neither bytes nor comes back from JSON as it went.
     """
-    state = copy.deepcopy(iterator.get_state())
+    state = copy.deepcopy(iterator.get_state())  # some return the dict that they go on changing
     if isinstance(state, (bytes, bytearray)):
         return {"base64": base64.b64encode(state).decode()}
     if not _is_json(state):
@@ -65,4 +65,5 @@ def _is_json(value: Any) -> bool:
         return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
     if isinstance(value, (list, tuple)):
         return all(map(_is_json, value))
+    # Exactly: a float64 of NumPy is a float, and would come back as Python's.
     return value is None or type(value) in (bool, int, float, str)

@@ -72,12 +72,13 @@ class RandomAccessSource(DataSource):
             arrays = [read_item(row, "row", f" in row {index}") for index, row in numbered]
         if {(array.shape, array.dtype) for array in arrays} != {(self._shape, self._dtype)}:
             self._check_rows(arrays, indices)
+        # Nothing is rounded: `_check_rows` has refused what cannot be cast safely.
         return np.stack(arrays, dtype=self._dtype, casting="unsafe")
 
     def _get(self, index: int) -> Any:
         try:
             return self._source[index]
-        except (KeyError, TypeError, IndexError) as error:
+        except (KeyError, TypeError, IndexError) as error:  # of a mapping; others are the source's own
             name = type(self._source).__name__
             raise TypeError(
                 f"data is a {name} with __len__ and __getitem__, but data[{index}] raises {error!r}; pass "

@@ -21,6 +21,7 @@ class Shuffle:
 
     def _batch(self, epoch: int, position: int) -> np.ndarray:
         if epoch != self._epoch:
+            # Seeded anew for each epoch: a resumed run needs none of the orders before.
             generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([*self.seed, epoch])))
             self._epoch, self._order = epoch, generator.permutation(self.num_rows).astype(np.int32)
         return self._order[position * self.batch_size : (position + 1) * self.batch_size]

@@ -47,7 +47,7 @@ def as_data_source(data: Any, batch_size: int, seed: tuple[int, ...]) -> DataSou
 
 def _is_lazy(data: Any) -> bool:
     """Whether it is a query that is yet to be run, as polars' LazyFrame."""
-    return type(data).__name__ == "LazyFrame"
+    return type(data).__name__ == "LazyFrame"  # polars need not be installed
 
 
 def _is_list_of_numbers(data: Any) -> bool:

@@ -15,6 +15,7 @@ _JAX_SPARSE = "jax.experimental.sparse"
 
 def is_sparse(value: Any) -> bool:
     """Whether it is a sparse array of SciPy, JAX, or another library that has `tocsr`."""
+    # By its module: to import it, or SciPy, is for who has such an array.
     return hasattr(type(value), "tocsr") or type(value).__module__.startswith(_JAX_SPARSE)
 
 
@@ -54,8 +55,10 @@ class SparseRows:
         return self._matrix.data, self._matrix.indices, self._matrix.indptr
 
     def _check_finite(self) -> None:
+        # The zeros that are not stored are finite.
         finite = np.isfinite(as_working(self._matrix.data))
         if not finite.all():
+            # From the right: empty rows start where the next one does.
             row = int(np.searchsorted(self._matrix.indptr, np.argmin(finite), side="right")) - 1
             raise checks.not_finite(int(finite.size - finite.sum()), row)
 

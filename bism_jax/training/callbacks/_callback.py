@@ -82,6 +82,7 @@ class _Adapted(Callback):
 
     def __init__(self, callback: PeriodicCallable) -> None:
         self.callback = callback
+        # On the instance, where a hook hides the one of the class and `has_own` finds it.
         vars(self).update({hook: getattr(callback, hook) for hook in _HOOKS if hasattr(callback, hook)})
 
     def __call__(self, snapshot: Snapshot) -> Mapping[str, float] | None:

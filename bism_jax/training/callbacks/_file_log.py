@@ -46,6 +46,7 @@ class FileLog(Callback):
             return
         file = self._file
         text = read_text(file)
+        # An empty file is what a run leaves that ended before its first row: it can be started again.
         if step == 0 and text:
             raise FileExistsError(
                 f"{file} exists and this run starts anew; choose another path, or resume the run that wrote "

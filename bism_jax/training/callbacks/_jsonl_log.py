@@ -35,5 +35,5 @@ class JSONLLog(FileLog):
 def _step_of(line: str) -> Any:
     try:
         return json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError):  # no JSON, no object, or one without a step: a user's own line
         return None

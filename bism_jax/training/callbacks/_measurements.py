@@ -22,6 +22,7 @@ def numbers_of(source: str, measured: Any) -> dict[str, float]:
             f"{source} must return a mapping of names to numbers, not a {type(measured).__name__}."
         )
     for name, value in measured.items():
+        # Half of a surrogate pair in a name could not be written to a log as UTF-8.
         if not isinstance(name, str) or not is_unicode(name) or not _is_number(value):
             what = f"an array of shape {np.shape(value)}" if np.ndim(value) else repr(value)
             raise TypeError(
@@ -33,4 +34,5 @@ def numbers_of(source: str, measured: Any) -> dict[str, float]:
 
 def _is_number(value: Any) -> bool:
     dtype = np.asarray(value).dtype
+    # NumPy's kind of bfloat16 is "V", so JAX is asked too.
     return np.ndim(value) == 0 and (dtype.kind in "biuf" or jnp.issubdtype(dtype, jnp.floating))

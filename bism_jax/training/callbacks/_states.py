@@ -31,6 +31,7 @@ def states_of(callbacks: Sequence[Callback], of_rewindable: bool = True) -> dict
 
 def _as_json(name: str, state: Any) -> Any:
     try:
+        # A copy too: the callback goes on changing its own while this one is written in the background.
         return json.loads(json.dumps(state))
     except (TypeError, ValueError) as error:
         raise TypeError(
@@ -43,7 +44,7 @@ def resume_all(callbacks: Sequence[Callback], states: Mapping[str, Any], step: i
     """Gives callbacks their states of a checkpoint, and tells them how many iterations are done."""
     for name, callback in _named(callbacks):
         at_path = _state_at_path(callback, states)
-        if at_path or name in states:
+        if at_path or name in states:  # not by its truth: a state may be None, 0 or empty
             callback.restore(at_path or states[name])
         callback.resume(step)
 
@@ -61,6 +62,7 @@ def _named(callbacks: Sequence[Callback]) -> Iterator[tuple[str, Callback]]:
     counts: dict[str, int] = {}
     for callback in callbacks:
         path = getattr(callback, "path", None)
+        # Without its folder, so that a run whose folder was moved finds its logs.
         name = type_name(callback) + (f" {Path(path).name}" if isinstance(path, (str, Path)) else "")
         counts[name] = counts.get(name, 0) + 1
         yield f"{name} {counts[name]}", callback

@@ -28,6 +28,7 @@ class TensorBoardLog(Callback):
         self.every = every
         self._log_dir = as_path("log_dir", log_dir)
         self._writer: Any = None
+        # Here and not at the first point, which may come after hours.
         if importlib.util.find_spec("tensorboardX") is None:
             raise ImportError("TensorBoardLog needs tensorboardX: pip install tensorboardX, or use CSVLog.")
 
@@ -43,7 +44,7 @@ class TensorBoardLog(Callback):
         if self._writer is not None:
             for name, value in snapshot.metrics.items():
                 self._writer.add_scalar(name, value, snapshot.step)
-            self._writer.flush()
+            self._writer.flush()  # which tensorboardX does every 120 s by itself
 
     def close(self) -> None:
         """Writes what is still in the queue."""

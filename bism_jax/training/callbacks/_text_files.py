@@ -20,7 +20,9 @@ def read_text(file: epath.Path) -> str:
     """The text of a file, empty where there is none."""
     if not file.exists():
         return ""
-    return file.read_bytes().decode("utf-8-sig", errors="replace")  # an editor may have put a mark before it
+    # An editor may have put a mark before it. What is no UTF-8 must be read too, to be told from this run's
+    # and kept aside.
+    return file.read_bytes().decode("utf-8-sig", errors="replace")
 
 
 def move_aside(file: epath.Path) -> epath.Path:
@@ -35,6 +37,7 @@ def append_text(file: epath.Path, text: str) -> bool:
     """Appends to a file; False where it cannot be: there is none, or it is in a bucket."""
     if not is_local(file) or not file.exists():
         return False
+    # newline="": rows of CSV end in \r\n already.
     with _naming(file), open(file, "a", newline="", encoding="utf-8") as stream:
         stream.write(text)
     return True
@@ -48,6 +51,7 @@ def replace_text(file: epath.Path, text: str) -> None:
             return
         file = epath.Path(os.path.realpath(file))  # of a link, what it points to
         file.parent.mkdir(parents=True, exist_ok=True)
+        # The process in its name: `NAME.tmp` may be a user's own file.
         temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         temporary.write_bytes(text.encode())
         temporary.replace(file)
@@ -59,6 +63,7 @@ def _naming(file: epath.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # With its number Python makes it the same subclass again, such as PermissionError.
         raise OSError(
             error.errno,
             f"the log {file} cannot be written ({error.strerror}); see to the space left and the "
