@@ -70,6 +70,7 @@ def rows_at_a_time(num_rows: int, row_bytes: int) -> int:
     limit = max(1, _CACHED_BYTES // row_bytes)
     if not _is_cpu() or num_rows <= limit:
         return num_rows
+    # A divisor, so that all parts are of one shape and one loop body is compiled.
     return max(rows for rows in range(1, limit + 1) if num_rows % rows == 0)
 
 

@@ -47,6 +47,7 @@ def _text_of(name: str, value: Any) -> str:
     text = os.fspath(value)
     if text == "":
         raise ValueError(f"{name} is empty; pass a path.")
+    # The system's own error would not name the argument.
     if "\0" in text:
         raise ValueError(f"{name}={text!r} holds a null character; pass another path.")
     if not is_unicode(text):
@@ -64,6 +65,7 @@ def _reachable(name: str, text: str, scheme: str) -> epath.Path:
             "scheme of etils.epath."
         ) from error
     try:
+        # epath looks for the library that reads a scheme at the first access only.
         path.exists()
     except Exception as error:
         raise ValueError(

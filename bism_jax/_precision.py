@@ -35,7 +35,7 @@ def as_working(leaf: Any) -> Any:
     if dtype is None or not is_floating_dtype(dtype) or dtype == working_dtype(dtype):
         return leaf
     if isinstance(leaf, jax.Array):
-        return leaf.astype(working_dtype(dtype))
+        return leaf.astype(working_dtype(dtype))  # where it lies; NumPy would fetch it to the host
     with np.errstate(over="ignore"):  # what it cannot hold is infinite, for the caller to find
         return np.asarray(leaf, working_dtype(dtype))
 

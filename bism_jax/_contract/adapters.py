@@ -47,6 +47,7 @@ def as_model(argument: str, fn: Any) -> Model:
     """
     if not isinstance(argument, str):
         raise TypeError(f"argument must be the name of an argument, for messages, not {argument!r}.")
+    # A class can be called too, and would fail far from here.
     if isinstance(fn, type):
         raise TypeError(f"{argument} is the class {fn.__name__}; pass an instance, {fn.__name__}(...).")
     if isinstance(fn, linen.Module):
@@ -97,6 +98,7 @@ def _adapt_linen(argument: str, module: linen.Module) -> Model:
         return variables
 
     def apply(params: Params, *args: Any, **kwargs: Any) -> Any:
+        # Here too, since parameters of a user have not come through `init`.
         extra = sorted(set(params) - {"params"}) if isinstance(params, Mapping) else []
         if "params" in params and extra:
             raise _stateful(argument, name, f"mutable collections {extra}")
@@ -105,6 +107,7 @@ def _adapt_linen(argument: str, module: linen.Module) -> Model:
     def _call(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return fn(*args, **kwargs)
+        # Linen lists nowhere what a module draws; only a run without keys tells.
         except errors.InvalidRngError as error:
             raise _stateful(argument, name, "dropout or another draw of random numbers") from error
         except errors.ModifyScopeVariableError as error:

@@ -40,6 +40,7 @@ def guarded_model(argument: str, fn: Any) -> Model:
 def guarded(name: str, fn: Callable[..., Any], params_name: str = "theta") -> Callable[..., Any]:
     """`fn(params, *args)`, whose errors name `name` and the parameters and say the shapes that were given."""
 
+    # A callable object's fields, which `wraps` copies by default, are no attributes of the guard.
     @functools.wraps(fn, updated=())
     def call(params: Params, *args: Any) -> Any:
         def describe() -> str:
@@ -88,6 +89,7 @@ def check_parameters(name: str, params: PyTree, argument: str, fn: Any) -> None:
         )
     check_leaves(name, params, only_floating=True)
     if is_nnx(fn):
+        # An NNX module holds its parameters, so that `init` needs no key.
         _check_shapes(name, params, f"{argument}={model.name}", model.init(None))
 
 

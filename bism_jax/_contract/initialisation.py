@@ -42,6 +42,7 @@ def _initialise(
             raise _missing(model, argument)
 
     def initialise(rng_key: Key[Array, ""], v: Array) -> tuple[Params, Params]:
+        # The energy after the posterior, since the shape of h is that of a draw of the latter.
         phi_key, sample_key, theta_key = jax.random.split(rng_key, 3)
         phi = init_module(posterior, "posterior_fn", phi_key, v)
         h = draw_latents(posterior.apply(phi, v), sample_key)
@@ -110,7 +111,7 @@ def init_module(
     try:
         # Compiled, the forward pass is dropped as dead code.
         return jax.tree.map(as_working, call_compiled(model.init, rng_key, *args))
-    except ModelError:
+    except ModelError:  # has named its argument already
         raise
     except Exception as error:
         shapes = " and ".join(str(arg.shape) for arg in args)
@@ -134,6 +135,7 @@ def _given(init_params: tuple[Params, Params]) -> tuple[Params, Params]:
         if name == "theta" or params is not None:
             checks.no_result(f"init_params: {name}", params)
             checks.parameters(f"init_params: {name}", params)
+    # In bfloat16 a parameter of 1 would not feel a step of 1e-4.
     return jax.tree.map(as_working, init_params)
 
 

@@ -61,6 +61,7 @@ def check_moving_latents(posterior: Model, phi: Params, batch: Float[Array, "bat
 
     def second_derivative(phi: Params) -> Array:
         draw = lambda v: _sample(posterior, phi, v).h  # noqa: E731
+        # In the order of the losses: a derivative by v within, the gradient by phi around it.
         return jax.jvp(draw, (batch,), (jnp.ones_like(batch),))[1].sum()
 
     try:
@@ -124,6 +125,7 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
     name = f"energy_fn={energy.name}"
     result = _trace(name, energy.apply, theta, *args)
     _check_row_values(name, "one energy a row", result, args[0].shape[0])
+    # On the trace, since a gradient by values may be zero at the initial parameters alone.
     if not has_gradient(energy.apply, 0, theta, *args):
         raise ModelError(
             f"{name} has no gradient with respect to theta: its parameters are closed over, not taken from "
@@ -133,6 +135,7 @@ def _check_energy(energy: Model, theta: Params, *args: Array) -> None:
         raise ModelError(f"{name} has no gradient with respect to v, so it has no score to match.")
     if not is_traced(theta, args):  # under a transformation there are no values to look at
         probe = functools.partial(_probe_rows, energy.apply)
+        # One program: an operation at a time, checks and initialisation make it 47 for a first `fit`, not 6.
         _check_rows(name, *jax.device_get(_call(name, call_compiled, probe, theta, *args)))
 
 
@@ -204,6 +207,7 @@ def _check_samples(name: str, posterior: Model, phi: Params, batch: Array) -> No
             f"{name} draws samples of {_describe(shape)} for a batch of {batch_size} rows; their first "
             f"axis must be {batch_size}."
         )
+    # On the trace: a distribution of a user's need not have `has_rsample`, nor keep to it.
     if not jnp.issubdtype(shape.dtype, jnp.floating) or not has_gradient(draw, 0, phi):
         raise ModelError(
             f"{name} draws samples that are not reparameterised: they have no gradient with respect to "
@@ -222,12 +226,13 @@ def _outline(
     name: str, posterior: Model, phi: Params, batch: Array
 ) -> tuple[str, list[str], tuple[int, ...]]:
     """The type of the distribution, what it lacks, and its batch shape: nothing that is traced."""
+    # A traced function returns arrays alone; a type and its attributes leave by this list.
     outlines: list[tuple[str, list[str], tuple[int, ...]]] = []
 
     def outline(phi: Params, v: Array) -> None:
         found = posterior.apply(phi, v)
         missing = [attribute for attribute in ("sample", "log_prob") if not hasattr(found, attribute)]
-        batch_shape = getattr(found, "batch_shape", batch.shape[:1])
+        batch_shape = getattr(found, "batch_shape", batch.shape[:1])  # which a user's own may lack
         outlines.append((type(found).__name__, missing, batch_shape))
 
     _trace(name, outline, phi, batch)
@@ -242,7 +247,7 @@ def _trace(name: str, fn: Callable[..., Any], *args: Any) -> Any:
 def _call(name: str, fn: Callable[..., Any], *args: Any) -> Any:
     try:
         return fn(*args)
-    except ModelError:
+    except ModelError:  # has named its argument already
         raise
     except Exception as error:
         shapes = [str(arg.shape) for arg in args if hasattr(arg, "shape")]
@@ -276,6 +281,7 @@ def _probe_rows(fn: Callable[..., Array], params: Params, *args: Array) -> tuple
     def first_value(floating: dict[int, Array]) -> Array:
         return fn(params, *(floating.get(index, row) for index, row in enumerate(rows)))[0]
 
+    # The first row alone is a batch of copies: a batch of one is another shape, which may round otherwise.
     orders = [jnp.stack((row, row[::-1], jnp.broadcast_to(row[:1], row.shape))) for row in rows]
     # A loop, so that the three are rounded alike: XLA fuses three calls as it likes, which bfloat16 shows.
     values, in_reverse, alone = jax.lax.map(lambda rows: fn(params, *rows), orders)
@@ -286,6 +292,7 @@ def _check_rows(
     name: str, values: np.ndarray, in_reverse: np.ndarray, alone: np.ndarray, gradients: dict[int, np.ndarray]
 ) -> None:
     """A row's value must not change with the order of the rows, nor have a gradient in the others."""
+    # `> 0` and not `!= 0`, by which a NaN would be a dependence on other rows.
     is_mixed = any(np.any(np.abs(leaf[1:]) > 0) for leaf in gradients.values())
     if is_mixed or not _agree(values, in_reverse) or not _agree(values[0], alone):
         raise ModelError(
@@ -297,7 +304,9 @@ def _check_rows(
 
 def _agree(found: np.ndarray, expected: np.ndarray) -> bool:
     """Equal but for rounding."""
+    # 1e-4 in float32, beyond what another order of a sum changes.
     tolerance = 1e3 * float(jnp.finfo(found.dtype).eps)
+    # NumPy, since every operation of JAX here would be a program of its own.
     return np.allclose(found, expected, tolerance, tolerance, equal_nan=True)
 
 

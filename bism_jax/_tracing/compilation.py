@@ -22,6 +22,7 @@ from bism_jax._tracing.jaxprs import is_within_jit
 # A loop of a small model takes about a megabyte, and `fit` keeps one loop and five small programs.
 _MAX_PROGRAMS = 128
 
+# Threads may call `fit` at the same time.
 _lock = threading.Lock()
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
 
@@ -94,6 +95,7 @@ def _program(
     key = jaxpr_key(traced)
     flat = compiled_once(
         None if key is None else ("call", key, repr(options)),
+        # The trace that has this key: `fn` called again would see what has changed since.
         lambda: jax.jit(jaxpr_as_fun(traced), compiler_options=options),
     )
     structure = jax.tree.structure(shapes)

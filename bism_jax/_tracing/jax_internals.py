@@ -39,6 +39,7 @@ DERIVATIVE_RULES = {
 SOLVES = "_src/lax/control_flow/solves.py"
 # By a factorisation; `custom_linear_solve` from anywhere else may be iterative, and so inexact.
 EXACT_SOLVES = ("_src/lax/linalg.py", "_src/numpy/linalg.py", "_src/scipy/linalg.py")
+# Beginnings of paths, so that `_src/api` is api.py and api_util.py.
 MACHINERY = (
     "_src/interpreters/",
     "_src/api",

@@ -68,6 +68,7 @@ def _of_jaxpr(jaxpr: Jaxpr, consts: Any, known: dict[int, Hashable]) -> Hashable
     numbers: dict[Any, int] = {}
 
     def number(var: Any) -> Hashable:
+        # By order of appearance, since each trace has variables of its own.
         return numbers.setdefault(var, len(numbers))
 
     def operand(atom: Any) -> Hashable:
@@ -135,5 +136,6 @@ def _of_array(value: Any) -> Hashable:
     array = np.asarray(value)
     if array.dtype.kind == "O":
         return _Identity(id(value), value)
+    # A checksum, so that a key does not hold the constants of its program a second time.
     content: Any = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return type(value), str(array.dtype), array.shape, hashlib.blake2b(content, digest_size=16).digest()

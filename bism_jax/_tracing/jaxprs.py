@@ -28,6 +28,7 @@ def is_inexact(leaf: Any) -> bool:
 
 def bodies(eqn: JaxprEqn) -> Iterator[tuple[Jaxpr, list[Any]]]:
     """What an equation calls, with its constants: the body of a `jit`, a `scan`, a custom rule, and so on."""
+    # By type: the parameters' names (`jaxpr`, `call_jaxpr`, `branches`) differ with primitive and release.
     for value in eqn.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, ClosedJaxpr):
@@ -66,6 +67,7 @@ def dependent_equations(
         if not any(marks):
             continue
         visit(eqn)
+        # A primitive without a body may use every operand in every result.
         out_marks = [True] * len(eqn.outvars)
         branches: list[list[bool]] = []
         for body in sub_jaxprs(eqn):
@@ -119,6 +121,7 @@ def has_gradient(fn: Callable[..., Any], argnum: int, *args: Any) -> bool:
 
         return jax.vjp(of_argument, args[argnum])[1](cotangent)
 
+    # An input of the trace, since dependence on a constant could not be marked.
     cotangent = jax.eval_shape(fn, *args)
     jaxpr = jax.make_jaxpr(pull_back)(cotangent, *args).jaxpr
     num_cotangents = len(jax.tree.leaves(cotangent))

@@ -25,6 +25,7 @@ def as_numbers(name: str, value: Any, expected: str = "[rows, ...]") -> Array | 
         raise ValueError(
             f"{name} is a masked array, whose mask would be lost; fill it, or drop masked entries."
         )
+    # No copy: data may be large, and JAX's may lie on another device.
     array = value if isinstance(value, (jax.Array, np.ndarray)) else _from_sequence(name, value, expected)
     if not is_floating_dtype(array.dtype) and not (
         jnp.issubdtype(array.dtype, np.integer) or array.dtype == np.bool_
@@ -127,6 +128,7 @@ def rng_key(name: str, value: Any) -> Array:
     """
     dtype, shape = getattr(value, "dtype", None), np.shape(value) if hasattr(value, "dtype") else ()
     is_typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    # Two words of threefry or four of rbg, whichever is JAX's default.
     is_raw = dtype == np.uint32 and shape[-1:] == jax.random.key_data(jax.random.key(0)).shape
     if not is_typed and not is_raw:
         raise TypeError(f"{name} must be a key such as jax.random.key(0), not {value!r}.")

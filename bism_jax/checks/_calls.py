@@ -12,6 +12,7 @@ from bism_jax.checks._messages import shapes_of
 from bism_jax.errors import ModelError
 
 # What is raised for a reason other than the arguments, or has named its own already.
+# `jax_debug_nans` raises a FloatingPointError, a full device a JaxRuntimeError.
 _PASSES = (ModelError, FloatingPointError, MemoryError, Warning, jax.errors.JaxRuntimeError)
 
 

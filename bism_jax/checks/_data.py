@@ -28,6 +28,7 @@ def data_array(
         place: where in the data they are, such as " in batch 3".
         rows: what the rows are numbered by, instead of by their place in `array`.
     """
+    # First: what stands under a mask may be NaN, for which the remedy is another.
     unmasked(array, subject, place)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"data is empty{place}: its shape is {array.shape}; it must be [rows, *visible].")
@@ -41,6 +42,7 @@ def data_array(
 
 def unmasked(array: np.ndarray, subject: str = "data", place: str = "") -> None:
     """Raises ValueError for an array with masked numbers."""
+    # By its values: a masked array in which nothing is masked loses nothing.
     if np.ma.is_masked(array):
         subject = subject.replace("np.asarray", "np.ma.asarray")
         is_row_bad = f"np.ma.getmaskarray({subject}).reshape(len({subject}), -1).any(axis=1)"
@@ -115,7 +117,8 @@ def _check_rounding(rows: np.ndarray) -> None:
     if rows.dtype.itemsize <= rounded.dtype.itemsize or len(rows) < _MIN_SPREAD_ROWS:
         return
     error, spread = np.abs(rows - rounded).max(axis=0), rows.std(axis=0)
-    if (error > _MAX_ROUNDING * spread)[spread > 0].any():
+    if (error > _MAX_ROUNDING * spread)[spread > 0].any():  # a constant column has no spread to lose
+        # Below, nine digits tell any two numbers of float32 apart.
         column = int(np.argmax(error / np.where(spread > 0, spread, np.inf)))
         raise ValueError(
             f"data has dtype {rows.dtype}, whose column {column} varies by {spread[column]:.3g} around "

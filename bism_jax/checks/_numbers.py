@@ -105,6 +105,7 @@ def _int_of_at_least(least: int, name: str, value: Any, hint: str = "") -> None:
 
 
 def _is_int(value: Any) -> bool:
+    # True is an int to Python, but as a count it is a slip.
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

@@ -25,7 +25,7 @@ def arrays(name: str, tree: PyTree) -> PyTree:
             if isinstance(leaf, (str, bytes)):  # NumPy may take it for the name of a dtype
                 raise TypeError("a text")
             return jnp.asarray(leaf)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError) as error:  # the last for integers beyond 64 bits
             where = name + jax.tree_util.keystr(path)
             raise TypeError(
                 f"{where} is a {type(leaf).__name__}, which is no array of numbers ({error}); pass arrays, "

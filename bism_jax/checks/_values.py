@@ -28,6 +28,7 @@ def text(name: str, value: Any, example: str) -> None:
 
 def one_of(name: str, value: Any, choices: Sequence[Any]) -> None:
     """Raises ValueError unless `value` is among `choices`."""
+    # An array has no one truth value for `in`, and True is equal to 1.
     is_plain = isinstance(value, (str, int, np.integer, type(None))) and not isinstance(value, bool)
     if not is_plain or value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)
@@ -50,6 +51,7 @@ def path(name: str, value: Any) -> Path:
 
 def function(name: str, value: Any, signature: str) -> None:
     """Raises TypeError unless `value` can be called and is no class."""
+    # A class can be called too, but builds where a function would compute.
     if isinstance(value, type) or not callable(value):
         raise TypeError(f"{name} must be a function {signature}, not {value!r}.")
 

@@ -22,5 +22,6 @@ def join_inexact(inexact: PyTree, rest: PyTree) -> PyTree:
         lambda left, right: right if left is None else left,
         inexact,
         rest,
+        # A None is no leaf to JAX, so that without this the two trees would differ in structure.
         is_leaf=lambda leaf: leaf is None,
     )

@@ -20,7 +20,7 @@ def trace_loss(loss_fn: LossFn, phi: PyTree, theta: PyTree, input_k: PyTree) -> 
     """The trace of a loss; raises ValueError where it cannot be evaluated or is no floating scalar."""
     try:
         jaxpr, shape = jax.make_jaxpr(loss_fn, return_shape=True)(phi, theta, input_k)
-    except Exception as error:
+    except Exception as error:  # whatever the code of a user raises on wrong arguments
         raise ValueError(
             "problem.loss_fn cannot be evaluated on phi, theta and one slice of inputs: "
             f"{type(error).__name__}: {str(error).rstrip('.')}. It is called as loss_fn(phi, theta, input_k)."
@@ -42,6 +42,7 @@ def hoist_closure(
         _check_communication(jaxpr.jaxpr, len(jax.tree.leaves((phi, theta))))
     # Each tracer in one place only: what `hoisted` held of them would outlive their trace.
     traced = {index: value for index, value in enumerate(jaxpr.consts) if is_traced(value)}
+    # What is known stays a constant: as an argument of the rule it would get a cotangent at every step.
     constants = [None if index in traced else value for index, value in enumerate(jaxpr.consts)]
     leaves = jax.tree.leaves(theta)
     num_leaves, body = len(leaves), jaxpr.jaxpr
@@ -53,6 +54,7 @@ def hoist_closure(
         theta_leaves = [used.get(index) for index in range(num_leaves)]
         args = (*jax.tree.leaves(phi), *theta_leaves, *jax.tree.leaves(input_k))
         values = [traced.get(index, value) for index, value in enumerate(constants)]
+        # From the trace, since loss_fn called again would close over the same values again.
         return eval_jaxpr(body, values, *args)[0]
 
     return hoisted, (used, traced)

@@ -42,8 +42,10 @@ def lower_gradient(
         mixed_mode: whether to try.
         trusted: functions and primitives whose derivatives a user vouches for.
     """
+    # Without a rule of its own, since a `custom_vjp` has no forward mode, which this option is there for.
     if not mixed_mode:
         return jax.value_and_grad(loss_fn)
+    # Traced again, with what the loss closed over as arguments: a rule on the way from those counts too.
     rule = find_untrusted_rule(loss_fn, phi, theta, input_k, trusted=trusted)
     if rule is not None:
         other = "rewrite it as a custom_jvp and pass trusted=(the function,)"
@@ -67,6 +69,7 @@ def mixed_mode_gradient(loss_fn: LossFn) -> LowerGradient:
 
     def backward(residuals: Any, cotangents: Any) -> tuple[PyTree, PyTree, None]:
         phi, inexact, rest = residuals
+        # By theta and the input at once; an input left out would have a derivative of zero without an error.
         gradient = jax.grad(_restricted(loss_fn, rest), argnums=(0, 1))
         # The loss's own cotangent is zero: `make_step` stops the gradient of the losses.
         _, tangents = jax.jvp(lambda p: gradient(p, inexact), (phi,), (cotangents[1],))

@@ -104,6 +104,7 @@ def trace_update(
             "and a state of its own init."
         ) from error
     sizes = len(jax.tree.leaves(params)), len(jax.tree.leaves(state))
+    # `lax.scan` would refuse it too, but in terms of a carry that the user has never seen.
     if out_trees[0].num_leaves != sum(sizes):
         raise ValueError(
             f"{name} returns a state of another structure than it takes, so its steps cannot be a loop; "
@@ -144,6 +145,7 @@ def named_states(state: PyTree) -> list[Any]:
     found: list[Any] = []
 
     def visit(node: Any) -> bool:
+        # `is_leaf` is asked of every inner node, for which `jax.tree` has no other walk.
         if hasattr(node, "_fields"):
             found.append(node)
         return False
@@ -160,11 +162,13 @@ def names_of_states(state: PyTree) -> str:
 
 def passed_on(trace: UpdateTrace) -> list[bool]:
     """For each leaf of the state whether the update returns it as it came, as an injected hyperparameter."""
+    # In every branch: what one of them resets is no constant.
     return [increments == {0} for increments in trace.increments()]
 
 
 def is_count(increments: Increments) -> bool:
     """Whether a leaf grows by one an update, at least in some branch."""
+    # `optax.apply_if_finite` and `MultiSteps` leave the counters within alone at some calls.
     return increments in ({1}, {0, 1})
 
 
@@ -183,6 +187,7 @@ def _origins(jaxpr: Jaxpr, inputs: Sequence[_Origin]) -> list[_Origin]:
 
     for eqn in jaxpr.eqns:
         if any(not isinstance(atom, Literal) and origins.get(atom) for atom in eqn.invars):
+            # An equation that is not followed has no results here, so that what it computes stays unknown.
             results = _through_equation(eqn, [read(atom) for atom in eqn.invars])
             origins.update(zip(eqn.outvars, results, strict=False))
     return [read(atom) for atom in jaxpr.outvars]
@@ -190,6 +195,7 @@ def _origins(jaxpr: Jaxpr, inputs: Sequence[_Origin]) -> list[_Origin]:
 
 def _origin_of_literal(atom: Literal) -> _Origin:
     aval = aval_of(atom)
+    # `optax.safe_increment` is a selection between count + 1 and the largest integer.
     is_integer = jnp.issubdtype(aval.dtype, jnp.integer) and aval.shape == ()
     return frozenset({(_SATURATED, 1)}) if is_integer and atom.val == jnp.iinfo(aval.dtype).max else None
 

@@ -59,6 +59,7 @@ class AbstractStrategy(abc.ABC):
         """
         prepared = prepare(problem, self.num_steps, phi, theta, inputs, opt_state)
         (phi, opt_state), losses = self._run(prepared)
+        # Auxiliary: a derivative that only some strategies give would silently be zero in the others.
         return LowerSolution(phi, jax.lax.stop_gradient(opt_state), losses)
 
     @abc.abstractmethod
@@ -77,12 +78,14 @@ def prepare(
     checks.floating_tree("phi", phi)
     checks.leading_axis("inputs", inputs, num_steps)
     if num_steps > 0:
+        # Without a step nothing is averaged, and N = 0 may stand outside of the mapped axis.
         _check_axis(problem.axis_name)
     if opt_state is None:
         opt_state = problem.optimizer.init(phi)
     else:
         check_state("opt_state", problem.optimizer, opt_state, phi)
     # Once for all: whether the steps can be differentiated, and how, is read off this trace.
+    # Phi stands for its gradient, which has the same shapes and dtypes.
     update = trace_update(problem.optimizer, phi, opt_state, phi, "problem.optimizer")
     if num_steps > 0:
         loss_fn, theta = hoist_closure(problem.loss_fn, phi, theta, first_input(inputs), problem.axis_name)
@@ -93,6 +96,7 @@ def prepare(
 def _check_axis(axis_name: Any) -> None:
     try:
         if axis_name is not None:
+            # JAX has no public query for mapped axes; where the axis exists, the unused index is dropped.
             jax.lax.axis_index(axis_name)
     except NameError as error:
         raise ValueError(

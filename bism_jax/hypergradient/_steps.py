@@ -34,7 +34,9 @@ def make_step(problem: LowerProblem, gradient_fn: LowerGradient, theta: PyTree) 
 
     def step(carry: Carry, input_k: Any) -> tuple[Carry, Float[Array, ""]]:
         phi, opt_state = carry
+        # At each step, so that phi and the optimiser's state stay equal on all devices.
         loss, grads = problem.mean(gradient_fn(phi, theta, input_k))
+        # The losses have no derivative in mixed mode, so they may have none in any strategy.
         return update(grads, opt_state, phi), jax.lax.stop_gradient(loss)
 
     return step

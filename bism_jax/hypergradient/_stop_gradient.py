@@ -31,7 +31,9 @@ class StopGradient(AbstractStrategy):
 
     def _run(self, prepared: Prepared) -> Steps:
         problem, *arguments, _ = prepared
+        # Before the loop, which then has no tangents, so that reverse mode stores nothing of it.
         phi, theta, inputs, opt_state = jax.lax.stop_gradient(arguments)
+        # Mixed mode saves memory of a backward pass, and there is none.
         step = make_step(problem, jax.value_and_grad(problem.loss_fn), theta)
         # Once more, for what the optimiser closes over.
         return jax.lax.stop_gradient(run(step, (phi, opt_state), inputs, self.num_steps))

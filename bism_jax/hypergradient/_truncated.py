@@ -57,10 +57,12 @@ class Truncated(AbstractStrategy):
     def _run(self, prepared: Prepared) -> Steps:
         head_steps = self.num_steps - self.last
         tail = Unrolled(self.last, mixed_mode=self.mixed_mode, trusted=self.trusted)
+        # All N steps: the derivatives by phi^0 and the moments are there as well.
         if head_steps == 0:
             return tail._run(prepared)
         head_inputs = jax.tree.map(lambda leaf: leaf[:head_steps], prepared.inputs)
         tail_inputs = jax.tree.map(lambda leaf: leaf[head_steps:], prepared.inputs)
+        # Cut between two steps: a second solve from phi alone would restart Adam and change phi^N.
         (phi, opt_state), head_losses = StopGradient(head_steps)._run(prepared._replace(inputs=head_inputs))
         # What no step changes, such as an injected learning rate, acts in the tail as theta does.
         leaves, structure = jax.tree.flatten(opt_state)

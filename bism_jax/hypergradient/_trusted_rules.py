@@ -126,6 +126,7 @@ def _is_trusted(eqn: JaxprEqn) -> bool:
     name = eqn.primitive.name
     if name in _BODIES or name in _NO_OUTPUT:
         return True
+    # JAX has such rules for speed or accuracy (`jax.nn.relu`), and those are true derivatives.
     if name == "custom_jvp_call":
         rule = jvp_rule(eqn)
         # The derivative of `custom_root` is only as exact as the solve that its user gives.
@@ -139,6 +140,7 @@ def _is_trusted(eqn: JaxprEqn) -> bool:
 def _has_rule_of_jax(primitive: Primitive) -> bool:
     """Whether nobody else registered the primitive, or another derivative for it."""
     rule = registered_jvp(primitive)
+    # Without any rule a derivative is an error, never wrong.
     return type(primitive).__module__.startswith("jax") and (rule is None or _is_defined_in_jax(rule))
 
 
@@ -156,13 +158,15 @@ def _vouches(trusted: Any, eqn: JaxprEqn) -> bool:
     """Whether a user's word covers an equation: its primitive, custom rule, or a function around it."""
     if isinstance(trusted, Primitive):
         return eqn.primitive is trusted
+    # The equation of a custom rule stands where the function is called, not within it: its parts tell.
     rules = _rules_of(trusted)
     if rules:
         return any(fn in rules for value in eqn.params.values() for fn in _functions(value))
+    # Wrappers such as `jit`'s are not in the traceback, the function is.
     code = getattr(inspect.unwrap(trusted), "__code__", None)
     if code is None:
         return False
-    name = code.co_qualname
+    name = code.co_qualname  # tracebacks hold names, and methods share short ones
     return any(
         frame.file_name == code.co_filename and frame.function_name == name for frame in frames_of(eqn)
     )
@@ -172,12 +176,14 @@ def _rules_of(trusted: Any) -> list[Any]:
     """The functions of a user that a custom rule is made of."""
     if not isinstance(trusted, jax.custom_jvp):
         return []
+    # JAX's own wrappers are in every rule and would vouch for them all.
     return [fn for fn in _functions(trusted.jvp) if not _is_inside_jax(fn)]
 
 
 def _is_defined_in_jax(rule: Any) -> bool:
     """Whether each function that a rule was assembled from stands in a file of JAX."""
     functions = list(_functions(rule))
+    # A rule in which no function is found cannot be judged.
     return bool(functions) and all(map(_is_inside_jax, functions))
 
 
@@ -195,7 +201,7 @@ def _functions(value: Any) -> list[Any]:
 
 def _reachable_functions(value: Any, seen: set[int]) -> Iterator[Any]:
     """Every function inside wrappers, closures and partials; a callable of any other kind is one itself."""
-    if id(value) in seen:
+    if id(value) in seen:  # a recursive function is in its own closure
         return
     seen.add(id(value))
     parts = _parts_of(value)

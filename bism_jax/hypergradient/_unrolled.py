@@ -75,7 +75,9 @@ class Unrolled(AbstractStrategy):
         return _run_segments(step, carry, inputs, self.num_steps, length)
 
     def _segment_length(self) -> int | None:
+        # N / s starts and the s steps of one segment are kept, the fewest at s = sqrt(N).
         length = math.isqrt(self.num_steps - 1) + 1 if self.segment == "sqrt" else self.segment
+        # A single segment would compute every step twice and keep them all.
         return None if length is None or length >= self.num_steps else length
 
 
@@ -86,6 +88,7 @@ def _run_segments(step: StepFn, carry: Carry, inputs: PyTree, num_steps: int, le
 
     def segment_of(length: int) -> Callable[[Carry, PyTree], Steps]:
         def segment(carry: Carry, inputs: PyTree) -> Steps:
+            # Written out, XLA merges the steps' second computation with the first and keeps it in memory.
             return run(step, carry, inputs, length, unroll=False)
 
         # Inside a scan nothing can be merged across the checkpoint, so the guard against it only costs. With

@@ -46,6 +46,7 @@ _POSITIVE_OF_NONZERO = frozenset({"abs", "sqrt", "rsqrt", "square"})
 _ON_SCALARS: dict[str, Callable[..., Any]] = {
     "add": operator.add,
     "and": np.logical_and,
+    # NumPy rounds down and XLA towards zero, which for counters is the same.
     "div": lambda x, y: np.true_divide(x, y) if np.issubdtype(np.result_type(x, y), np.inexact) else x // y,
     "eq": operator.eq,
     "ge": operator.ge,
@@ -59,7 +60,7 @@ _ON_SCALARS: dict[str, Callable[..., Any]] = {
     "neg": operator.neg,
     "not": np.logical_not,
     "or": np.logical_or,
-    "pow": lambda x, y: np.power(np.asarray(x, float), y),
+    "pow": lambda x, y: np.power(np.asarray(x, float), y),  # NumPy refuses negative powers of integers
     "select_n": lambda which, *cases: np.choose(np.asarray(which, int), cases),
     "sqrt": np.sqrt,
     "sub": operator.sub,
@@ -88,6 +89,7 @@ def _kind_of_array(array: np.ndarray) -> Kind:
 def fact_of_result(eqn: JaxprEqn, operands: Sequence[Fact], is_singular: bool) -> Fact:
     """What an equation makes of its operands."""
     name = eqn.primitive.name
+    # sqrt(0) is 0, though its slope is infinite; the values of log and 1 / x are infinite as well.
     stays_finite = not is_singular or (name in ("sqrt", "cbrt") and operands[0].kind == "zero")
     is_finite = stays_finite and all(operand.is_finite for operand in operands)
     value = _value(eqn, operands)
@@ -97,13 +99,14 @@ def fact_of_result(eqn: JaxprEqn, operands: Sequence[Fact], is_singular: bool) -
 
 
 def _value(eqn: JaxprEqn, operands: Sequence[Fact]) -> Any:
+    # Scalars are enough: Adam divides by 1 - b^count, and the sign of that is known from its values.
     values = [operand.value for operand in operands]
     if aval_of(eqn.outvars[0]).shape != () or any(value is None for value in values):
         return None
     name = eqn.primitive.name
     if name in _UNCHANGED_SCALARS:
         return values[0]
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # divisions by zero are what is looked for
         if name == "integer_pow":
             return np.power(np.asarray(values[0], float), exponent_of(eqn))
         return _ON_SCALARS[name](*values) if name in _ON_SCALARS else None
@@ -120,6 +123,7 @@ def _kind(eqn: JaxprEqn, name: str, kinds: Sequence[Kind]) -> Kind:
     if name in _OF_TWO:
         return _OF_TWO[name](*kinds)
     if name == "select_n":
+        # Either case may be taken, so that only what they share is known.
         return _kind_of_extremum(kinds[1], kinds[-1]) if len(kinds) == 3 else "unknown"
     return "zero" if name in ("reduce_sum", "cumsum", "concatenate") and set(kinds) == {"zero"} else "unknown"
 
@@ -127,7 +131,7 @@ def _kind(eqn: JaxprEqn, name: str, kinds: Sequence[Kind]) -> Kind:
 def _kind_of_sum(one: Kind, other: Kind) -> Kind:
     if "zero" in (one, other):
         return other if one == "zero" else one
-    return "positive" if one == other == "positive" else "unknown"
+    return "positive" if one == other == "positive" else "unknown"  # others may cancel
 
 
 def _kind_of_difference(one: Kind, other: Kind) -> Kind:
