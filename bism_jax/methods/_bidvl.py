@@ -24,6 +24,7 @@ from bism_jax.methods._common.states import LatentInfo, LatentState, no_iteratio
 from bism_jax.methods.losses._codec import CodecLosses, CodecNoise, CodecParams
 from bism_jax.typing import Algorithm, Params
 
+# Rates and decays of the authors' code; eps_root keeps the derivative of Adam's root finite at a moment of 0.
 _DEFAULT_OPTIMIZERS = Optimizers(
     picklable(optax.adam, 1e-4, b1=0.0, b2=0.9, eps_root=1e-16),
     picklable(optax.adam, 3e-4, b1=0.0, b2=0.9, eps_root=1e-16),
@@ -68,6 +69,7 @@ class BiDVL(TrainingMethod):
         as_model("decoder", self.decoder)
         checks.positive("reconstruction_weight", self.reconstruction_weight)
         checks.instance("hypergradient", self.hypergradient, Strategy, "StopGradient(num_steps=1)")
+        # With no step phi would never move, since there are no K others as in `BiSM`.
         checks.positive_int("hypergradient.num_steps", self.hypergradient.num_steps)
         checks.optimizer_pair("optimizers", self.optimizers)
 
@@ -80,6 +82,7 @@ class BiDVL(TrainingMethod):
             theta_key, *phi_keys = jax.random.split(rng_key, 4)
             phi = _init_phi(encoder, decoder, phi_keys, batch, model.init_params)
             theta = init_free_energy(marginal, theta_key, batch, model.init_params)
+            # Parameters that are given may be those of a decoder of other latents.
             losses.check(phi, batch)
             opt_states = start_optimizers(self.optimizers, theta, phi)
             return LatentState(theta, phi, *opt_states, no_iterations())
@@ -104,6 +107,7 @@ class BiDVL(TrainingMethod):
         problem = lower_problem(lower_loss, self.optimizers.phi, state, losses.shard)
 
         def loss_fn(theta: Params) -> tuple[Float[Array, ""], LowerSolution]:
+            # Within the loss, so that its gradient in theta holds the reaction of phi^N.
             lower = self.hypergradient.solve(problem, state.phi, theta, inputs, state.phi_opt_state)
             return losses.higher_loss(theta, lower.phi, v, noise.h[-1]), lower
 
@@ -124,5 +128,6 @@ def _init_phi(
         return CodecParams(*phi)
     encoder_key, sample_key, decoder_key = keys
     encoder_params = init_module(encoder, "posterior_fn", encoder_key, batch)
+    # A decoder infers its sizes from a latent, whose shape the encoder alone knows.
     h = draw_latents(encoder.apply(encoder_params, batch), sample_key)
     return CodecParams(encoder_params, init_module(decoder, "decoder", decoder_key, h))

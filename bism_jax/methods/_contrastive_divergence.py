@@ -67,8 +67,10 @@ class ContrastiveDivergence(TrainingMethod):
             return EnergyState(theta, opt_state, no_iterations())
 
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
+            # A model's sampler takes a key and these rows, so noise cannot be drawn for the global batch.
             data_key, chain_key = jax.random.split(shard.own_key(rng_key))
             data = chain.complete(state.theta, data_key, batch)
+            # Outside the loss: both phases hold their samples, and no chain is differentiated through.
             samples = chain.advance(state.theta, chain_key, data)
             loss_fn = functools.partial(contrast, chain=chain, data=data, samples=samples)
             return descend_theta(loss_fn, self.optimizer, state, shard)
@@ -137,6 +139,7 @@ class PersistentContrastiveDivergence(TrainingMethod):
         ) -> tuple[PersistentState, EnergyInfo]:
             data_key, chain_key = jax.random.split(rng_key)
             data = chain.complete(state.theta, shard.own_key(data_key), batch)
+            # By a key that all devices share: they hold the same chains, and none need be gathered.
             chains = chain.advance(state.theta, chain_key, state.chains)
             loss_fn = functools.partial(contrast, chain=chain, data=data, samples=chains)
             return descend_theta(loss_fn, self.optimizer, state._replace(chains=chains), shard)

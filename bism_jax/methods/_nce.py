@@ -95,6 +95,7 @@ class NCE(TrainingMethod):
         def init(rng_key: Key[Array, ""], batch: Array) -> NCEState:
             check_noise(self.noise, batch)
             theta = free_energy.init(rng_key, batch, model.init_params)
+            # In the data's dtype: with x64 a float64 scalar would widen the loss of float32 data.
             log_partition = jnp.zeros((), batch.dtype)
             opt_state = start_optimizer("optimizer", self.optimizer, (theta, log_partition))
             return NCEState(theta, log_partition, opt_state, no_iterations())
@@ -115,6 +116,7 @@ class NCE(TrainingMethod):
         self, free_energy: FreeEnergy, v: Array, noise: Array, params: tuple[Params, Array]
     ) -> Float[Array, ""]:
         theta, log_partition = params
+        # Here, not in `_bind`: the default has the shape of the data, which a batch tells.
         log_noise = noise_for(self.noise, v).log_prob
 
         def log_ratio(v: Array) -> Float[Array, " batch"]:

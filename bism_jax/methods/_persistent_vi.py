@@ -118,11 +118,13 @@ class PersistentVI(TrainingMethod):
             rng_key: Key[Array, ""], state: PersistentVIState, batch: Array
         ) -> tuple[PersistentVIState, EnergyInfo]:
             noise_key, data_key, chain_key = jax.random.split(rng_key, 3)
+            # By the shared key: all devices draw one theta, whose gradient is then averaged over their rows.
             xi = _normal_like(noise_key, state.phi.mean)
             theta = self.prior.theta(_draw(state.phi, xi))
             data = chain.complete(theta, shard.own_key(data_key), batch)
             chains = chain.advance(theta, chain_key, state.chains)
 
+            # theta once more, from the same xi: here phi is differentiated through it, but through no chain.
             def loss_fn(phi: Variational) -> Float[Array, ""]:
                 theta = self.prior.theta(_draw(phi, xi))
                 return contrast(theta, chain, data, chains) + self.complexity(phi, xi)
@@ -153,6 +155,7 @@ class PersistentVI(TrainingMethod):
 
     def complexity(self, phi: Variational, xi: PyTree) -> Float[Array, ""]:
         """-(log p(x) + H[q]) / n at x = mu + s xi, up to a constant."""
+        # The entropy in closed form, so that the draw adds noise to the prior's part alone.
         entropy = optax.tree.sum(phi.log_std)
         return -(self.prior.log_prior(_draw(phi, xi)) + entropy) / self.num_data
 
@@ -175,6 +178,7 @@ class PersistentVI(TrainingMethod):
 
 
 def _draw(phi: Variational, xi: PyTree) -> PyTree:
+    # By its logarithm a standard deviation stays above 0 at any step of the optimiser.
     return jax.tree.map(lambda mean, log_std, z: mean + jnp.exp(log_std) * z, phi.mean, phi.log_std, xi)
 
 

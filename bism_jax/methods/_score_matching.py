@@ -54,6 +54,7 @@ class ScoreMatching(TrainingMethod):
 
     def _bind(self, model: BoundModel) -> Algorithm:
         bind_energy = exact_free_energy if self.free_energy is None else self.free_energy.bind_energy
+        # At binding, so that a missing free energy is named before any data is touched.
         free_energy, shard = bind_energy(model.energy), model.shard
 
         def init(rng_key: Key[Array, ""], batch: Array) -> EnergyState:
@@ -65,6 +66,7 @@ class ScoreMatching(TrainingMethod):
         def step(rng_key: Key[Array, ""], state: EnergyState, batch: Array) -> tuple[EnergyState, EnergyInfo]:
             like_batch = shard.global_batch(batch)
             noise = shard.rows(self.objective.draw_noise(rng_key, like_batch), 0, batch.shape[0])
+            # Folded in, not split off, so that the objective's noise is the same for an exact free energy.
             latents = free_energy.draw_noise(jax.random.fold_in(rng_key, 1), like_batch)
             latents = shard.rows(latents, 1, batch.shape[0])
 

@@ -139,6 +139,7 @@ class VaGES(TrainingMethod):
 
         def step(rng_key: Key[Array, ""], state: LatentState, batch: Array) -> tuple[LatentState, LatentInfo]:
             lower_key, noise_key = jax.random.split(rng_key)
+            # Of phi before its steps: noise depends on the posterior's shapes alone.
             lower_noise = problem.draw_noise(lower_key, state.phi, batch, (self.lower_steps,))
             inputs = problem.lower_inputs(batch, lower_noise)
             lower = fit_posterior(
@@ -158,6 +159,8 @@ class VaGES(TrainingMethod):
     ) -> VaGESNoise:
         """All noise of the estimate."""
         visible_key, latent_key, refinement_key = jax.random.split(rng_key, 3)
+        # Two sets: z and what it multiplies are both means over h, whose covariance within one set would bias
+        # the product.
         latent = problem.draw_particles_noise(latent_key, phi, v, (2 * self.num_particles,))
         visible = problem.draw_visible_noise(visible_key, v, ())
         return VaGESNoise(visible, latent, problem.shard.own_key(refinement_key))
@@ -169,6 +172,7 @@ class VaGES(TrainingMethod):
 
         mean_b [ z^T mean_h grad_v(-E) + n/(n-1) Cov_h(-E, sg[z^T grad_v(-E)]) ]
         """
+        # z and the particles are constants of the estimate: theta is seen by the slopes alone.
         held = jax.lax.stop_gradient(theta)
         trunk = problem.trunk(held, v, noise.visible)
         first, second = self._draw_particles(problem, held, phi, trunk, noise)
@@ -177,11 +181,15 @@ class VaGES(TrainingMethod):
         def objective(score: Array) -> Float[Array, ""]:
             return self.objective.pointwise_loss(score, v, noise.visible).sum()
 
+        # By differentiation, as KSD's z couples two rows; of the sum, for the mean below divides by B.
         total, residual = jax.lax.stop_gradient(jax.value_and_grad(objective)(score))
         log_joints, slopes = self._slopes(problem, theta, trunk.points, residual, second)
+        # mean (a - mean a)(b - mean b) = mean a (b - mean b), so one factor is centred: the held one.
         centred = jax.lax.stop_gradient(slopes - slopes.mean(axis=0, keepdims=True))
+        # Divided by P it would be too small by a factor of 1 - 1 / P in the mean.
         divisor = self.num_particles - (not self.biased_covariance)
         estimate = jnp.mean(slopes.mean(axis=0) + (log_joints * centred).sum(axis=0) / divisor)
+        # Of the estimate only the gradient is wanted: its value is no loss, and the objective's is reported.
         return total / v.shape[0] + (estimate - jax.lax.stop_gradient(estimate))
 
     def _draw_particles(
@@ -192,6 +200,7 @@ class VaGES(TrainingMethod):
         samples = jax.vmap(lambda latent: sample_latents(posterior, latent))(noise.latent)
         if self.refinement is not None:
             head = functools.partial(problem.energy.head, theta, trunk.points, trunk.features)
+            # To `langevin` one particle of every row is a chain; rows do not interact in its sum.
             energy_fn = jax.vmap(lambda h: head(h).sum())
             num_steps, step_size = self.refinement.num_steps, self.refinement.step_size
             samples = LatentSample(langevin(energy_fn, noise.refinement, samples.h, num_steps, step_size))
@@ -210,6 +219,7 @@ class VaGES(TrainingMethod):
 
         of_points = jax.vmap(jax.grad(log_ratio, argnums=(0, 1)), in_axes=(None, None, 0))
         scores = of_points(trunk.points, trunk.features, samples)
+        # Pulling back is linear, so it takes the mean of the particles' cotangents, once instead of P times.
         direct, through_features = jax.tree.map(lambda leaf: leaf.mean(axis=0), scores)
         return direct + trunk.pullback(through_features)[0]
 
@@ -218,6 +228,7 @@ class VaGES(TrainingMethod):
     ) -> tuple[Float[Array, "particles batch"], Float[Array, "particles batch"]]:
         """-E and z^T grad_v(-E) of each particle, by one forward-mode derivative."""
         features_fn = functools.partial(problem.energy.features, theta)
+        # Forward: z is one direction, and reverse mode in theta over a forward pass is the cheaper order.
         features, features_dot = jax.jvp(features_fn, (points,), (residual,))
 
         def directional(h: Array) -> tuple[Array, Array]:

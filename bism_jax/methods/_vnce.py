@@ -129,6 +129,7 @@ class VNCE(TrainingMethod):
         def init(rng_key: Key[Array, ""], batch: Array) -> VNCEState:
             check_noise(self.noise, batch)
             theta, phi = init_latent_model(energy, posterior, rng_key, batch, init_params)
+            # In the data's dtype: with x64 a float64 scalar would widen the loss of float32 data.
             log_partition = jnp.zeros((), batch.dtype)
             opt_states = start_optimizers(self.optimizers, (theta, log_partition), phi)
             return VNCEState(theta, phi, log_partition, *opt_states, no_iterations())
@@ -157,6 +158,8 @@ class VNCE(TrainingMethod):
         """All noise of the loss in theta."""
         point_key, data_key, latent_key = jax.random.split(rng_key, 3)
         points = draw_noise_points(self.noise, point_key, v, self.noise_ratio, model.shard)
+        # log(1 + nu / r) is convex in the ratio r, so one latent bounds the data's part from above in mean;
+        # log(1 + r / nu) is concave, so on noise the ratios of P latents are averaged before the logarithm.
         data_latent = model.draw_particles_noise(data_key, phi, v, (1,))
         sample_shape = (self.noise_ratio, self.num_particles)
         return VNCENoise(points, data_latent, model.draw_particles_noise(latent_key, phi, v, sample_shape))
@@ -175,6 +178,7 @@ class VNCE(TrainingMethod):
         log_noise = noise_for(self.noise, v).log_prob
 
         def log_ratio(v: Array, latent: Noise) -> Float[Array, " batch"]:
+            # Outside the map over particles, which then share one pass through the features.
             posterior, features = model.posterior_fn(phi, v), model.energy.features(theta, v)
 
             def log_weight(latent: Noise) -> Float[Array, " batch"]:
@@ -182,9 +186,11 @@ class VNCE(TrainingMethod):
                 return -model.energy.head(theta, v, features, sample.h) - latent_log_prob(posterior, sample)
 
             log_weights = map_particles(log_weight, latent)
+            # In logarithms: float32 has no exp(-E) where E is below -88.
             log_mean = jax.nn.logsumexp(log_weights, axis=0) - math.log(log_weights.shape[0])
             return log_mean - log_partition - log_noise(v)
 
+        # Not by vmap: with nu = 1, the default, its batched product of one is slower than the product.
         on_noise = map_particles(lambda point: log_ratio(*point), (noise.v, noise.noise_latent))
         return logistic_loss(log_ratio(v, noise.data_latent), on_noise)
 
@@ -192,8 +198,10 @@ class VNCE(TrainingMethod):
         self, model: LatentModel, rng_key: Key[Array, ""], state: VNCEState, v: Array
     ) -> LowerSolution:
         """K optimiser steps on KL(q || p(h | v; theta)) at the data, each on fresh noise."""
+        # As `BilevelProblem.draw_noise` splits it; the other half is for visible noise, and there is none.
         latent_key = jax.random.split(rng_key)[1]
         latent = model.draw_particles_noise(latent_key, state.phi, v, (self.lower_steps, 1))
+        # Neither theta nor v moves in the K steps.
         features = model.energy.features(state.theta, v)
 
         def loss_fn(phi: Params, theta: Params, latent: Noise) -> Float[Array, ""]:

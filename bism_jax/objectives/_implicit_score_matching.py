@@ -54,6 +54,7 @@ class SSM(EqualWeights):
         ValueError: on an unknown projection or form.
     """
 
+    # As u_i^2 = 1, Rademacher directions get the Jacobian's diagonal without noise; Gaussian ones do not.
     projection: Literal["rademacher", "gaussian"] = "rademacher"
     latents: Literal["moving", "fixed"] = "moving"
 
@@ -78,6 +79,7 @@ class SSM(EqualWeights):
         """1/2 |s(v)|^2 + u^T grad_v (u^T s(v)), `[B]`."""
         checks.array("v", v, "[batch, *visible]")
         checks.same_shape("noise", noise, "v", v.shape)
+        # Forward mode: the score and its derivative along u in one pass, and reverse mode is left to theta.
         score, jacobian_vector = jax.jvp(functools.partial(score_at, score_fn), (v,), (noise,))
         return sum_events(0.5 * score**2 + noise * jacobian_vector)
 
@@ -113,11 +115,13 @@ class SM(WithoutNoise):
             return sum_events(jax.jvp(score_fn, (v,), (tangent,))[1] * tangent)
 
         # Rows do not interact, so one direction serves all of them at once.
+        # The d directions are mapped, so memory grows with d as time does; `SSM` takes one.
         trace = jax.vmap(diagonal_entry)(basis).sum(axis=0)
         return 0.5 * sum_events(score**2) + trace
 
 
 def _rademacher(rng_key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
     """Signs; those of `jax.random.rademacher` are others with `jax_enable_x64`, whatever the dtype."""
+    # The draws take the dtype of the probability, so it is the data's.
     is_positive = jax.random.bernoulli(rng_key, jnp.asarray(0.5, dtype), shape)
     return jnp.where(is_positive, 1, -1).astype(dtype)

@@ -50,8 +50,11 @@ class KSD(WithoutNoise):
         precision = 1 / self.bandwidth**2
         difference = v[0::2] - v[1::2]
         squared = sum_events(difference**2)
+        # 0 in float32 beyond some 14 bandwidths: a pair farther apart says nothing.
         kernel = jnp.exp(-0.5 * precision * squared)
         slope = precision * difference  # grad_v' log k = -grad_v log k
         linear = sum_events(score[0::2] * (score[1::2] + slope) - score[1::2] * slope)
+        # The kernel's derivatives are written out: none is left to JAX but those of the score in theta.
         trace = precision * (v[0].size - precision * squared)
+        # One value a row, so that the mean over rows is the mean over pairs.
         return jnp.repeat(kernel * (linear + trace), 2)

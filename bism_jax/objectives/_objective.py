@@ -54,6 +54,7 @@ class WithoutNoise(EqualWeights):
         return v
 
 
+# Methods ask by isinstance in which way an objective, a user's own too, can be evaluated.
 @runtime_checkable
 class PointwiseObjective(Objective, Protocol):
     """An objective that needs the score's values at the perturbed points only, not its derivatives."""
@@ -100,6 +101,7 @@ def score_at(score_fn: ScoreFn, points: Array) -> Array:
     checks.function("score_fn", score_fn, "[B, *visible] -> [B, *visible]")
     checks.array("v", points, "[batch, *visible]")
     score = checks.called("score_fn", score_fn, points)
+    # A score of shape [B, 1] would broadcast against the noise and train.
     checks.same_shape("score_fn(v)", score, "v", points.shape)
     return score
 
@@ -114,6 +116,7 @@ def sum_events(x: Float[Array, "batch *visible"]) -> Float[Array, " batch"]:
     """The sum over all axes but the batch; raises ValueError for a number, which has none."""
     if jnp.ndim(x) == 0:
         raise ValueError("x is a number; pass [batch, *visible].")
+    # A batch of numbers, [B], has no other axis; reshaped it has one.
     return jnp.sum(x.reshape(x.shape[0], -1), axis=1)
 
 

@@ -70,6 +70,7 @@ def moving_latent_score(
 
     def score(v: Array) -> Array:
         sample = sample_latents(posterior_fn(phi, v), noise)
+        # The gradient within holds h; a Jacobian of this function moves it.
         return latent_score(energy_fn, posterior_fn, theta, phi, sample)(v)
 
     return score
@@ -101,10 +102,12 @@ def factored_score(
     """
 
     def log_ratio(points: Array, features: PyTree) -> Array:
+        # The posterior once more, at the points of the gradient: log q depends on v by its parameters.
         log_prob = latent_log_prob(posterior_fn(phi, points), sample)
         return (-head_fn(theta, points, features, sample.h) - log_prob).sum()
 
     direct, through_features = jax.grad(log_ratio, argnums=(0, 1))(points, features)
+    # By a pull-back that all particles share; a gradient through the features would run them again.
     return direct + pullback(through_features)[0]
 
 

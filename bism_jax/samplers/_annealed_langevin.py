@@ -67,6 +67,7 @@ def annealed_langevin(
     """
     chain_checks.function("energy_fn", energy_fn, "x -> [chains]")
     x = chain_checks.states("x", x)
+    # Not in `anneal`: the other samplers check v and h under their own names.
     chain_checks.finite("x", x)
     return anneal(_of_state, energy_fn, (), rng_key, x, schedule, num_snapshots)
 
@@ -89,6 +90,7 @@ def initial_noise(
     if not is_floating:
         raise ValueError(f"dtype must be floating, such as jnp.float32, not {dtype!r}.")
     rng_key = checks.rng_key("rng_key", rng_key)
+    # One program, compiled fast as it runs once, instead of one an operation.
     return call_compiled(lambda key: 0.5 + jax.random.normal(key, shape, dtype), rng_key)
 
 
@@ -104,6 +106,7 @@ def anneal(
     """The sampler of the energy `form(energy_fn, params, x)`; both functions identify what is compiled."""
     _check_schedule(schedule, num_snapshots)
     rng_key = checks.rng_key("rng_key", rng_key)
+    # Within a caller's jit the steps would be traced one by one, 2,701 of them for the paper's schedule.
     run = _run_on_host if convolves_slowly_in_loops() and not is_within_jit() else _run_compiled
     return run(_Energy(form, energy_fn), schedule, num_snapshots, params, rng_key, x)
 
@@ -152,13 +155,16 @@ def _run_on_host(
 def _run_compiled(
     energy: _Energy, schedule: AnnealingSchedule, num_snapshots: int, params: PyTree, key: Array, x: PyTree
 ) -> AnnealedSamples:
+    # Arrays on the device, since a traced step cannot index NumPy's.
     rates, noise_stds = (jnp.asarray(values) for values in schedule.coefficients())
 
     def step(index: Array, x: PyTree) -> PyTree:
         return _move(energy, params, key, x, index, rates[index], noise_stds[index])
 
     def segment(x: PyTree, bounds: Array) -> tuple[PyTree, PyTree]:
+        # Traced bounds make it a while loop, which serves segments of unequal length.
         x = jax.lax.fori_loop(bounds[0], bounds[1], step, x)
+        # Snapshots alone are stacked, so memory is flat in the number of steps.
         return x, x if num_snapshots else None
 
     x, snapshots = jax.lax.scan(segment, x, jnp.asarray(_segments(schedule, num_snapshots)))
@@ -176,8 +182,11 @@ def _move(
     noise_std: float | Float[Array, ""],
 ) -> PyTree:
     """One step of any schedule, the denoising one too, so that one program serves all."""
+    # A program of its own for the denoising step took 4.5 CPU s to compile for each shape of chains.
     energies = functools.partial(energy, params)
+    # While tracing, so once a program and not once a step.
     chain_checks.one_energy_a_chain("energy_fn", energies, x)
+    # Of the sum: a chain's energy depends on that chain alone.
     gradient = jax.grad(lambda x: energies(x).sum())(x)
     return langevin_step(gradient, jax.random.fold_in(rng_key, step), x, rate, noise_std)
 

@@ -80,6 +80,7 @@ class AnnealingSchedule:
         checks.loop_count("num_steps", num_steps)
         if self.num_steps == 0:
             raise ValueError("this schedule has no steps to scale; set num_hot, num_cooling or num_freezing.")
+        # The ends of the parts are rounded, not their lengths, so that these add up to `num_steps`.
         hot, cooled = (
             round(num_steps * part / self.num_steps)
             for part in (self.num_hot, self.num_hot + self.num_cooling)

@@ -22,6 +22,7 @@ def function(name: str, value: Any, signature: str) -> None:
             f"{name} must be a pure function {signature}, not {type(value).__name__}; of a Flax module it is "
             "module.apply, and of its factored form models.factor(models.as_model('energy_fn', module))."
         )
+    # jit finds its programs by a static argument's hash.
     if not isinstance(value, Hashable):
         raise TypeError(
             f"{name} of type {type(value).__name__} has no hash; pass a plain function {signature}."
@@ -67,6 +68,7 @@ def finite(name: str, x: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(x):
         if not is_known(leaf):
             continue
+        # A chain that starts at NaN stays there, and its samples look like a fault of the energy.
         bad = ~is_finite(leaf).reshape(len(leaf), -1).all(axis=1)
         if bad.any():
             where = name + jax.tree_util.keystr(path)
@@ -128,6 +130,7 @@ def one_energy_a_chain(
 ) -> None:
     """Raises ValueError unless `energies_fn(x)` is a floating vector with one entry a chain."""
     chains = jax.tree.leaves(x)[0].shape[0]
+    # By shapes: the energy is not run, nor compiled.
     found = called(name, jax.eval_shape, energies_fn, x)
     if getattr(found, "shape", None) != (chains,) or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
@@ -140,6 +143,7 @@ def _unmixed(name: str, energies_fn: Callable[[PyTree], Float[Array, " chains"]]
     """Raises ValueError where the energy of the first chain has a gradient in another."""
     if not all(map(is_known, jax.tree.leaves(x))):
         return
+    # The first chain stands for all, since what mixes rows, such as a norm over the batch, mixes every one.
     gradients = call_compiled(jax.grad(lambda x: energies_fn(x)[0]), x)
     if any(np.any(np.abs(np.asarray(leaf)[1:]) > 0) for leaf in jax.tree.leaves(gradients)):
         raise ValueError(

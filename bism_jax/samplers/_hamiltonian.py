@@ -44,6 +44,7 @@ def nuts(
         ValueError: on counts out of range, x that is empty, not floating or not finite, or where `energy_fn`
             does not return one energy a chain.
     """
+    # Here, so that `import bism_jax` does not load numpyro.
     from numpyro.infer import MCMC, NUTS
 
     chain_checks.callable_energy("energy_fn", energy_fn)
@@ -59,12 +60,14 @@ def nuts(
         num_warmup=num_warmup,
         num_samples=num_samples,
         num_chains=num_chains,
+        # numpyro's default wants a device for each chain, and runs them in turn where there are fewer.
         chain_method="vectorized",
         progress_bar=progress,
     )
     # numpyro gives a single chain no chain axis.
     start = jax.tree.map(lambda leaf: leaf[0], start) if num_chains == 1 else start
     with standard_promotion():
+        # numpyro is not written for strict promotion.
         sampler.run(rng_key, init_params=start)
     samples = sampler.get_samples(group_by_chain=True)
     return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), samples, x)

@@ -71,6 +71,7 @@ def _spherical_weights(start: Array, stop: Array, t: Array) -> tuple[Array, Arra
     )
     if not is_traced(angle):
         _check_way(norms, angle)
+    # At an angle of 0 both weights are 0 / 0; at the smallest they are those of the linear way.
     angle = jnp.maximum(angle, _SMALLEST_ANGLE)[..., None, None]
     return jnp.sin((1 - t) * angle) / jnp.sin(angle), jnp.sin(t * angle) / jnp.sin(angle)
 

@@ -43,6 +43,7 @@ def langevin(
     checks.loop_count("num_steps", num_steps, at_least=0)
     checks.positive("step_size", step_size)
     rng_key, x = chain_checks.start(energy_fn, rng_key, x)
+    # Of the sum: a chain's energy depends on that chain alone, which `start` has checked.
     gradient_fn = jax.grad(lambda x: energy_fn(x).sum())
 
     def step(x: PyTree, key: Array) -> tuple[PyTree, None]:
@@ -62,10 +63,12 @@ def langevin_step(
 ) -> PyTree:
     """One step x - rate gradient + noise_std xi, with xi ~ N(0, I) of its own for each leaf."""
     leaves, structure = jax.tree.flatten(x)
+    # By one key, leaves of equal shape would move by equal noise.
     keys = jax.random.split(rng_key, len(leaves))
     noise = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
 
     def move(leaf: Array, gradient: Array, xi: Array) -> Array:
+        # Rates are float32 or float64 where a chain may be bfloat16, which it stays.
         return leaf - (rate * gradient).astype(leaf.dtype) + (noise_std * xi).astype(leaf.dtype)
 
     return jax.tree.map(move, x, gradient, jax.tree.unflatten(structure, noise))

@@ -103,7 +103,9 @@ def sample_latent(
     that it takes off is that of v. Arguments and errors are those of `sample_joint`.
     """
     v, h = _check(energy_fn, theta, v, h)
+    # What is no schedule is left for `anneal` to refuse.
     schedule = replace(schedule, denoising_std=0) if isinstance(schedule, AnnealingSchedule) else schedule
+    # By its parts rather than by its class: any function with both will do.
     features_fn, head_fn = getattr(energy_fn, "features", None), getattr(energy_fn, "head", None)
     if features_fn is None or head_fn is None:
         return anneal(_given_visible, energy_fn, (theta, v), rng_key, h, schedule, num_snapshots)
@@ -150,18 +152,23 @@ def inpaint(
     chain_checks.function("energy_fn", energy_fn, "(theta, v, h) -> [chains]")
     v, rng_key = chain_checks.states("v", v), checks.rng_key("rng_key", rng_key)
     observed = chain_checks.mask("observed", observed, "v", v)
+    # Missing entries may be NaN, which the check of finite values would refuse.
     v, h = _check(energy_fn, theta, jnp.where(observed, v, 0), h)
     start_key, rng_key = jax.random.split(rng_key)
+    # Of all entries, observed ones too, so that the noise of one does not depend on the mask.
     start = initial_noise(start_key, v.shape, v.dtype)
+    # Arguments of the sampler, not constants of a closure, which each picture would compile anew.
     params = (theta, v, observed)
     samples = anneal(_clamped, energy_fn, params, rng_key, (start, h), schedule, num_snapshots)
 
+    # Noise moves the chain's observed entries too, though the energy never sees them.
     def clamp(x: tuple[Array, Array]) -> tuple[Array, Array]:
         return jnp.where(observed, v, x[0]), x[1]
 
     return AnnealedSamples(clamp(samples.x), clamp(samples.snapshots))
 
 
+# At the level of the module: a lambda would be a new static argument, and a new program, at each call.
 def _joint(energy_fn: EnergyFn, theta: Params, x: tuple[Array, Array]) -> Float[Array, " chains"]:
     return energy_fn(theta, *x)
 

@@ -50,6 +50,7 @@ def checked_algorithm(state_type: type, init: InitFn, step: IterationFn) -> Algo
         try:
             return step(key, state, batch)
         except Exception as error:
+            # Of any type: what a user's model raises on such a state is its own affair.
             _explain(init, key, state, batch, error)
             raise
 
@@ -59,6 +60,7 @@ def checked_algorithm(state_type: type, init: InitFn, step: IterationFn) -> Algo
 def check_divergence(divergence: Any) -> None:
     """Raises TypeError unless it is a lower-level divergence, which objectives look like."""
     checks.instance("divergence", divergence, Divergence, "KL()")
+    # Both have a `loss`, which is all that the protocol can see; only objectives perturb.
     if hasattr(divergence, "perturb"):
         raise TypeError(f"divergence must be a value such as KL(), not the objective {divergence!r}.")
 
@@ -85,8 +87,10 @@ def _start(
         pairs = zip(named, all_params, strict=True)
         return tuple(_init_optimizer(name, optimizer, params) for (name, optimizer), params in pairs)
 
+    # One program for both levels: what runs once costs its compilation.
     states = call_compiled(init, *all_params)
     for (name, optimizer), params, state in zip(named, all_params, states, strict=True):
+        # For its refusals: parameters stand in for gradients, which have the same shapes.
         trace_update(optimizer, params, state, params, name)
     return states
 
@@ -104,6 +108,7 @@ def _init_optimizer(name: str, optimizer: optax.GradientTransformation, params: 
 def _explain(init: InitFn, key: Array, state: Any, batch: Array, error: Exception) -> None:
     """Raises ValueError where `init` would not make a state of these shapes for such a batch."""
     try:
+        # Of shapes alone, as `init` would compile and draw parameters only to be compared.
         expected = jax.eval_shape(init, key, batch)
     except (TypeError, ValueError) as reason:
         raise ValueError(

@@ -95,6 +95,7 @@ class Gibbs:
             return theta
 
         def complete(theta: Params, rng_key: Key[Array, ""], v: Array) -> ChainState:
+            # The gradient of F is the mean over h of that of E, so a phase has less variance without latents.
             return ChainState(v, None if free_energy else sample_h(theta, rng_key, v))
 
         def advance(theta: Params, rng_key: Key[Array, ""], state: ChainState) -> ChainState:
@@ -154,6 +155,7 @@ class Langevin:
             return init_joint_energy(energy, rng_key, batch, h, init_params)
 
         def complete(theta: Params, rng_key: Key[Array, ""], v: Array) -> ChainState:
+            # From N(0, I) each time: unlike chains, the latents of a minibatch have no last state.
             start_key, move_key = jax.random.split(rng_key)
             h = jax.random.normal(start_key, (v.shape[0], *latent_shape), v.dtype)
             conditional = lambda h: energy.apply(theta, v, h)  # noqa: E731
@@ -180,6 +182,7 @@ def start_chains(
 ) -> ChainState:
     """Chains at the rows of a batch, which repeat where there are more chains than rows."""
     rows = batch if num_chains is None else jnp.resize(batch, (num_chains, *batch.shape[1:]))
+    # Copies: `fit` donates the state's buffers, and without latents the chains are the batch itself.
     return jax.tree.map(jnp.array, chain.complete(theta, rng_key, rows))
 
 
@@ -204,13 +207,16 @@ def _latents_of_model(
     init = energy.init
     if init is None or init_params is not None:
         given = given_theta(energy, init_params)
+        # Given parameters stand in for `init`, which a plain function lacks and which would draw others.
         init = lambda *args, method: given  # noqa: E731
 
     def sample(rng_key: Key[Array, ""], batch: Array) -> Array:
         return sample_h(init(rng_key, rng_key, batch, method="sample_h"), rng_key, batch)
 
     try:
+        # A trace: the parameters that it makes are there to ask for a shape alone.
         shape = jax.eval_shape(sample, rng_key, batch)
+    # It names the argument and the reason already.
     except ModelError:
         raise
     except Exception as error:

@@ -18,6 +18,7 @@ from bism_jax._tracing.jaxprs import dependent_equations, has_gradient
 from bism_jax.objectives import Divergence, Fisher, Objective
 from bism_jax.typing import Params
 
+# The tail of one latent is then 40 draws, from which Hill's estimate has an error of 1 / sqrt(40), 16 %.
 _ROWS, _DRAWS = 4, 1024
 _TAIL = 0.01  # of the draws, from which the tail is estimated
 _RANKS = 5  # that a draw is moved up by, among all draws of a latent
@@ -104,6 +105,7 @@ class _Probe:
     def draw(self, phi: Params, seed: int, num_draws: int) -> Array:
         """Draws of h."""
         distribution = self.distribution(phi)
+        # Seeded, so that a model is refused at every start or at none.
         noise = draw_latent_noise(jax.random.key(seed), distribution, (num_draws,))
         return jax.vmap(lambda noise: sample_latents(distribution, noise).h)(noise)
 
@@ -161,7 +163,9 @@ class _Probe:
             return jnp.abs(stop - start), jnp.maximum(jnp.abs(start_slope), jnp.abs(stop_slope))
 
         change, slope = (np.asarray(part, np.float64) for part in call_compiled(run, self._phi))
+        # A draw at an edge may have an infinite score, which is no jump.
         finite = np.isfinite(change) & np.isfinite(slope)
+        # Half as much again for a slope that is steeper between the ends than at either.
         excess = np.maximum(change[finite] - 1.5 * slope[finite], 0).sum()
         return float(excess / max(change[finite].sum(), np.finfo(float).tiny))
 
@@ -187,11 +191,14 @@ def _is_null(eqn: JaxprEqn) -> bool:
 
 def _check_edges(name: str, probe: _Probe) -> None:
     distribution = probe.captured()
+    # By closed form first: near a temperature of 2 an estimate from draws would be in doubt.
     _check_concrete(name, distribution)
+    # Without an edge scores seldom run away: even the Cauchy density's is bounded.
     if _is_whole_space(getattr(distribution, "support", None)):
         return
     squares = probe.at_draws(probe.latent_score) ** 2
     with np.errstate(over="ignore"):
+        # In the precision of the loss: float32 overflows at squares that float64 still holds.
         finite = np.isfinite(squares.astype(jnp.result_type(float)))
     if not finite.all():
         raise ValueError(
@@ -199,6 +206,7 @@ def _check_edges(name: str, probe: _Probe) -> None:
             f"{_describe(distribution)}, which round to the edge of its support. {_EDGE_ADVICE}"
         )
     index = _tail_index(squares)
+    # Where P(x > t) falls as t^-a, x has a mean for a > 1 alone.
     if index < 1:
         raise ValueError(
             f"{name}: |grad_h log q|^2 has no finite mean over the draws of {_describe(distribution)} (a "
@@ -211,12 +219,14 @@ _EDGE_ADVICE = "Use KL(), or latents on the whole real line such as Normal."
 
 
 def _check_concrete(name: str, distribution: Any) -> None:
+    # Here, so that `import bism_jax` loads neither the models nor numpyro.
     from bism_jax.models import RelaxedBernoulli
 
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     if isinstance(distribution, RelaxedBernoulli) and distribution.density == "concrete":
         temperature = distribution.temperature
+        # The squared score goes as 1 / h^2, and P(h < e) as e^temperature: a tail index of temperature / 2.
         if is_traced(temperature) or not np.all(np.asarray(temperature) > 2):
             raise ValueError(
                 f"{name}: at the edges the Concrete density goes as h^(temperature - 1), so |grad_h log q|^2 "
@@ -230,6 +240,7 @@ def _is_whole_space(support: Any) -> bool:
 
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
+    # numpyro names the instance; its class is private.
     return isinstance(support, type(constraints.real))
 
 
@@ -244,7 +255,9 @@ def _describe(distribution: Any) -> str:
 def _tail_index(squares: Float[np.ndarray, "draws ..."]) -> float:
     """Hill's estimate of the a in P(x > t) ~ t^-a, of each latent's squares in units of their median."""
     squares = squares.reshape(len(squares), -1)
+    # In units of the median, so that latents of any scales share one tail; tiny, as most scores may be 0.
     scaled = np.sort((squares / np.maximum(np.median(squares, axis=0), np.finfo(float).tiny)).ravel())
+    # At least 20, where a batch of one row would leave 10.
     count = max(20, int(_TAIL * scaled.size))
     tail = np.maximum(scaled[-count - 1 :], np.finfo(float).tiny)
     spread = np.log(tail[1:] / tail[0]).mean()

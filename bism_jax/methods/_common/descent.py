@@ -46,7 +46,9 @@ def descend(
     """
     value, grads = jax.value_and_grad(loss_fn, has_aux=has_aux)(params)
     loss, aux = value if has_aux else (value, None)
+    # Not aux: the lower level averages each of its gradients, so phi^N is the same on all devices.
     loss, grads = shard.mean((loss, grads))
+    # Matters where a wrapper such as MultiSteps skips updates: the counters inside it stand still then.
     if iteration is not None:
         optimizer = count_iterations(optimizer, opt_state, params, iteration, once=True)
     params, opt_state = apply_gradient(optimizer, grads, opt_state, params)

@@ -99,6 +99,7 @@ def count_iterations(
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         leaves, structure = jax.tree.flatten(state)
         counted = [
+            # In the counter's own dtype: a loop carries no other.
             start + iteration.astype(leaf.dtype) if schedule else leaf
             for leaf, start, schedule in zip(leaves, starts, is_schedule, strict=True)
         ]
@@ -159,15 +160,19 @@ def _owned_leaves(state: PyTree) -> list[_OwnedLeaf]:
 def _is_schedule(
     trace: UpdateTrace, driven: list[bool], leaf: _OwnedLeaf, index: int, increments: Increments
 ) -> bool:
+    # Keys change of themselves as clocks do (those of add_noise), but no rate is read off them.
     if leaf.counts_updates or _is_key(leaf.value):
         return False
     is_counter = leaf.value.shape == () and is_count(increments)
+    # A counter beside moments is mostly that of a bias correction, a decay or a period.
     accumulates = any(
         driven[sibling] and is_inexact(aval_of(trace.state_out[sibling])) for sibling in leaf.siblings
     )
+    # A bare counter has no owner to tell by, and is asked about.
     stands_alone = leaf.owner is not None and not accumulates
     if type(leaf.owner).__module__.startswith(_KNOWN_MODULES):
         return is_counter and stands_alone
+    # Whatever moves without gradients: a count down, steps of two, a rate that decays by a factor.
     is_clock = increments != {0} and not driven[index]
     if not is_clock or (is_counter and _is_bias_correction(trace, index)):
         return False

@@ -27,6 +27,7 @@ def lower_problem(
         state: has `phi`, `phi_opt_state` and `iteration`.
         shard: the rows of this device.
     """
+    # Without `once`: phi is updated several times an iteration, so its counters run ahead of the iterations.
     counted = count_iterations(optimizer, state.phi_opt_state, state.phi, state.iteration)
     return LowerProblem(loss_fn, counted, shard.axis_name)
 

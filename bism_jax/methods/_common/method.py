@@ -72,6 +72,7 @@ class TrainingMethod(PicklableMethod):
         energy, posterior = as_model("energy_fn", energy_fn), self._posterior(posterior_fn)
         try:
             algorithm = self._bind(BoundModel(energy, posterior, init_params, BatchShard(axis_name)))
+        # This type alone: where a model breaks its contract, no other method is a remedy.
         except MissingCapability as missing:
             supported = _supported_methods(energy).items()
             methods = ", ".join(f"{name} (with {extra})" if extra else name for name, extra in supported)

@@ -57,5 +57,6 @@ def apply_gradient(
     """
     check_state("opt_state", optimizer, opt_state, params)
     with standard_promotion():
+        # Optax mixes dtypes (`decay**count`), which a user's strict promotion refuses.
         updates, opt_state = optimizer.update(grads, opt_state, params)
         return optax.apply_updates(params, updates), opt_state

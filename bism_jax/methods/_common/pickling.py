@@ -55,6 +55,7 @@ class PicklableMethod:
         return _with_options, (type(self), options)
 
     def __copy__(self) -> Any:
+        # Not by __reduce__, which refuses what copies but does not pickle, such as a bare optax.adam(...).
         return _with_options(type(self), self._options())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -73,9 +74,12 @@ def _rebuild(
 ) -> _Rebuilt:
     if all(isinstance(value, Hashable) for value in (builder, *args, *kwargs)):
         return _build(builder, args, kwargs)
+    # Arguments without a hash, such as a mask in a dict, cannot be looked up: each call is its own value.
     return _build.__wrapped__(builder, args, kwargs)
 
 
+# A tuple of closures equals another only where they are the same objects, so equal calls must share one.
+# Bounded, or a sweep over learning rates would keep every optimiser.
 @functools.lru_cache(maxsize=256)
 def _build(
     builder: Callable[..., optax.GradientTransformation], args: tuple[Any, ...], kwargs: tuple[Any, ...]
@@ -96,6 +100,7 @@ def _check_pickles(method: str, name: str, value: Any) -> None:
     try:
         pickle.dumps(value)
     except Exception as error:
+        # pickle raises PicklingError, AttributeError or TypeError, and whatever a __reduce__ does.
         if isinstance(value, tuple) and not is_transformation:
             for field, part in zip(getattr(value, "_fields", range(len(value))), value, strict=True):
                 _check_pickles(method, f"{name}.{field}", part)
@@ -113,5 +118,6 @@ def _check_pickles(method: str, name: str, value: Any) -> None:
 
 
 def _describe_transformation(value: optax.GradientTransformation) -> str:
+    # A closure is called "chain.<locals>.update_fn" or the like, of which the first part names its builder.
     builder = getattr(value.update, "__qualname__", type(value).__name__).split(".")[0]
     return f"<optax transformation of {builder}>"

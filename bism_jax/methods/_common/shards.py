@@ -25,7 +25,9 @@ class BatchShard:
 
     def global_batch(self, local: Array) -> Array:
         """Zeros of the global batch's shape, to draw noise for."""
+        # psum of a Python number is one too, as a shape needs.
         num_shards = 1 if self.axis_name is None else jax.lax.psum(1, self.axis_name)
+        # An array rather than a shape: posteriors are evaluated on it, which the compiler drops.
         return jnp.zeros((local.shape[0] * num_shards, *local.shape[1:]), local.dtype)
 
     def rows(self, noise: PyTree, batch_axis: int, batch_size: int) -> PyTree:
@@ -36,6 +38,7 @@ class BatchShard:
 
         def take(leaf: Any) -> Any:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                # fold_in takes one key at a time, and a leaf may have axes of steps and particles.
                 keys = jax.vmap(lambda key: jax.random.fold_in(key, index))(leaf.reshape(-1))
                 return keys.reshape(leaf.shape)
             return jax.lax.dynamic_slice_in_dim(leaf, index * batch_size, batch_size, batch_axis)

@@ -71,4 +71,5 @@ class LatentInfo(NamedTuple):
 
 def no_iterations() -> Int[Array, ""]:
     """The count before the first iteration, moved to the device rather than computed by a program there."""
+    # int32 at any setting of JAX, so that a state has the same dtypes with x64.
     return jax.device_put(np.zeros((), np.int32))

@@ -84,6 +84,7 @@ class LatentModel:
 
     energy_fn: EnergyFn
     posterior_fn: PosteriorFn
+    # By keyword, or a subclass could add no field without a default.
     shard: BatchShard = field(default=BatchShard(), kw_only=True)
 
     @property
@@ -113,6 +114,7 @@ class LatentModel:
 
         posterior = self.posterior_fn(phi, data.v)
         losses = divergence.loss(energy_fn, theta, posterior, data.v, data.latent)
+        # Of this device's rows; the average over devices is taken of the gradient.
         return jnp.mean(data.weight * losses)
 
 
@@ -147,6 +149,7 @@ class BilevelProblem(LatentModel):
     def moves_latents(self) -> bool:
         """Whether the objective takes the Jacobian of a score in which h moves with v."""
         is_pointwise = isinstance(self.objective, PointwiseObjective)
+        # A user's objective that takes a Jacobian has no such option, and gets the form that is a bound.
         return not is_pointwise and getattr(self.objective, "latents", "moving") == "moving"
 
     def draw_visible_noise(self, rng_key: Key[Array, ""], v: Array, sample_shape: tuple[int, ...]) -> Noise:
@@ -174,11 +177,13 @@ class BilevelProblem(LatentModel):
 
     def lower_inputs(self, v: Array, noise: LevelNoise) -> LowerInput:
         """`lower_input` of several steps, whose noise has a leading axis."""
+        # Points of all steps at once, since a strategy takes a step's input as a slice of one tree.
         return jax.vmap(self.lower_input, in_axes=(None, 0))(v, noise)
 
     def trunk(self, theta: Params, v: Array, visible: Noise) -> Trunk:
         """The features of the perturbed batch; one pass serves both levels where they share its noise."""
         points = self.objective.perturb(v, visible)
+        # By the points alone: theta is differentiated in the loss as a whole, this pull-back included.
         features, pullback = jax.vjp(lambda points: self.energy.features(theta, points), points)
         return Trunk(points, features, pullback)
 
@@ -202,6 +207,7 @@ class BilevelProblem(LatentModel):
 
         if self.particle_average == "scores":
             return of_mean_score(noise.latent).mean()
+        # The mean of the losses is that of mean scores of one particle each.
         alone = jax.tree.map(lambda leaf: leaf[:, None], noise.latent)
         return map_particles(of_mean_score, alone).mean()
 
@@ -209,8 +215,8 @@ class BilevelProblem(LatentModel):
         self, theta: Params, phi: Params, v: Array, visible: Noise, trunk: Trunk, latents: Noise
     ) -> Float[Array, " batch"]:
         """The objective of each data point at the mean score of its particles, `[P, ...]`."""
-        if not isinstance(self.objective, PointwiseObjective):  # it differentiates the score
-
+        if not isinstance(self.objective, PointwiseObjective):
+            # A Jacobian needs a function of v, and the trunk is values: the energy is evaluated whole.
             def score_fn(points: Array) -> Array:
                 score_at = lambda latent: self._score_fn(theta, phi, trunk, latent)(points)  # noqa: E731
                 return map_particles(score_at, latents).mean(axis=0)
@@ -229,6 +235,7 @@ class BilevelProblem(LatentModel):
         """The field of one particle a data point, for an objective that takes its Jacobian."""
         if self.moves_latents:
             return moving_latent_score(self.energy, self.posterior_fn, theta, phi, latent)
+        # Drawn outside the field, whose Jacobian therefore holds h.
         sample = sample_latents(self.posterior_fn(phi, trunk.points), latent)
         return latent_score(self.energy, self.posterior_fn, theta, phi, sample)
 

@@ -69,6 +69,7 @@ class CodecLosses:
     def lower_loss(self, phi: CodecParams, theta: Params, v: Array, noise: CodecNoise) -> Float[Array, ""]:
         """The loss of the lower level."""
         generated = self.decoder.apply(phi.decoder, noise.h)
+        # This term trains the decoder alone; the encoder is fitted to data, by the other.
         held_encoder = jax.lax.stop_gradient(phi.encoder)
         recovered = self.encoder.apply(held_encoder, generated).mean
         distance = sum_events((recovered - noise.h) ** 2) / noise.h[0].size
@@ -96,6 +97,7 @@ class CodecLosses:
                 "latent axes event axes with .to_event(k)."
             )
         try:
+            # numpyro looks a divergence up by the two types, which a trace tells.
             jax.eval_shape(lambda: _kl_to_standard_normal(posterior))
         except NotImplementedError as error:
             raise ValueError(
@@ -103,6 +105,7 @@ class CodecLosses:
                 "know; use GaussianPosterior, or numpyro's Normal(...).to_event(k)."
             ) from error
         shape = jax.eval_shape(self.decoder.apply, phi.decoder, posterior.mean).shape
+        # Another shape may broadcast against the data in the squared difference, and train without an error.
         if shape != batch.shape:
             raise ValueError(
                 f"decoder={self.decoder.name} returns shape {shape} for a batch of shape {batch.shape}; it "
@@ -114,4 +117,5 @@ def _kl_to_standard_normal(posterior: Any) -> Float[Array, " batch"]:
     import numpyro.distributions as dist
 
     shape = posterior.event_shape
+    # With the event axes of the posterior, over which numpyro then sums: one number a row.
     return dist.kl_divergence(posterior, dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape)))

@@ -80,11 +80,14 @@ class UniformBinary:
 
         def draw_noise(rng_key: Key[Array, ""], v: Array) -> Float[Array, "particles batch hidden"]:
             shape = (self.num_particles, v.shape[0], self.num_hidden)
+            # Draws have the dtype of the probability: with x64 a bare 0.5 would give other latents.
             return jax.random.bernoulli(rng_key, jnp.asarray(0.5, v.dtype), shape).astype(v.dtype)
 
         def apply(theta: Params, v: Array, h: Float[Array, "particles batch hidden"]) -> Array:
             energies = jax.vmap(energy.apply, in_axes=(None, None, 0))(theta, v, h)
+            # In logarithms: float32 has no exp(-E) where E is below -88.
             log_mean = jax.nn.logsumexp(-energies, axis=0) - math.log(self.num_particles)
+            # Z(v) sums over 2^m states, 2^m times their mean.
             return -log_mean - self.num_hidden * math.log(2)
 
         return FreeEnergy(init, draw_noise, apply)

@@ -94,6 +94,7 @@ class Fadeout:
 
     def log_prior(self, x: ScaledParameters) -> Float[Array, ""]:
         """The log density of x, log s and log t."""
+        # s / t is half-Cauchy of scale 1, and a shift of log s by log t has no Jacobian.
         relative = jax.tree.map(lambda scale, level: scale - level, x.log_scale, x.log_global)
         on_standard = _sum(x.standard, _log_normal)
         return on_standard + _sum(relative, _log_half_cauchy) + _sum(x.log_global, _log_half_cauchy)
@@ -107,8 +108,10 @@ def _log_normal(value: Array, std: float = 1.0) -> Array:
 
 def _log_half_cauchy(log_value: Array) -> Array:
     """The log density of the logarithm of a half-Cauchy variable of scale 1."""
+    # 2 / (pi (1 + s^2)) times the Jacobian s; softplus(2 log s) is log(1 + s^2) without squaring s.
     return math.log(2 / math.pi) + log_value - jax.nn.softplus(2 * log_value)
 
 
 def _sum(tree: PyTree, fn: Any) -> Float[Array, ""]:
+    # An array also of no leaves, of which `sum` makes the integer 0.
     return jnp.asarray(sum(fn(leaf).sum() for leaf in jax.tree.leaves(tree)))
