@@ -32,6 +32,7 @@ def data_directory(data_dir: str | Path | None = None) -> Path:
 
 
 def _existing(directory: Path, source: str) -> Path:
+    # A shell expands ~, a file of environment variables or a string in Python does not.
     directory = directory.expanduser()
     if not directory.is_dir():
         raise FileNotFoundError(

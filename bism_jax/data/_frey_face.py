@@ -62,6 +62,7 @@ def _read(folder: Path) -> UInt8[np.ndarray, "1965 28 20"]:
 
 def _from_npz(path: Path) -> UInt8[np.ndarray, "1965 28 20"]:
     try:
+        # No pickles, which run code. NumPy leaves a file open that it has opened and cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             contents = {key: archive[key] for key in archive.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -75,15 +76,18 @@ def _from_mat(path: Path) -> UInt8[np.ndarray, "1965 28 20"]:
 
     try:
         contents = scipy.io.loadmat(path)
+    # SciPy (1.17) raises NotImplementedError for MATLAB's version 7.3, which is HDF5.
     except (MatReadError, OSError, ValueError, TypeError, NotImplementedError) as error:
         raise ValueError(f"{str(path)!r} cannot be read as a MATLAB file: {error}") from error
     columns = _checked(path, contents, _MAT_KEY, (HEIGHT * WIDTH, NUM_IMAGES))
+    # MATLAB's columns are images, and each holds its rows one after the other.
     return columns.T.reshape(NUM_IMAGES, HEIGHT, WIDTH)
 
 
 def _checked(path: Path, contents: dict[str, Any], key: str, shape: tuple[int, ...]) -> np.ndarray:
     """The array under `key`, or a ValueError that says how the file differs from a Frey face file."""
     if key not in contents:
+        # SciPy adds `__header__` and the like.
         present = ", ".join(repr(name) for name in contents if not name.startswith("__")) or "nothing"
         raise ValueError(f"{str(path)!r} should hold the images under the key {key!r}, but holds {present}.")
     images = contents[key]

@@ -22,6 +22,7 @@ def check_images(name: str, images: Any) -> None:
     if not isinstance(name, str):
         raise TypeError(f"name must be a text, for messages, not {name!r}.")
     if not hasattr(images, "shape") or not hasattr(images, "dtype"):
+        # A split of an image set is a tuple with its images in it.
         hint = f"; pass {name}.images" if hasattr(images, "images") else ""
         raise TypeError(
             f"{name} must be an array [rows, height, width, channels], not a {type(images).__name__}{hint}."
@@ -44,6 +45,7 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
     if 0 in shape:
         raise ValueError(f"{name} is empty: its shape is {shape}.")
     if shape[3] not in (1, 3):
+        # PyTorch's layout, so the likeliest reason.
         if shape[1] in (1, 3):
             raise ValueError(
                 f"{name} has shape {shape}, with the channels first; transpose it to {layout}: "
@@ -65,6 +67,7 @@ def _check_range(name: str, images: np.ndarray) -> None:
         return
     if low >= 0:
         remedy = "divide by 255" if high <= 255 else "divide by the largest value that a pixel can have"
+    # The range of a tanh, or of a mean and a deviation of 1/2.
     elif low >= -1 and high <= 1:
         remedy = f"take ({name} + 1) / 2"
     else:

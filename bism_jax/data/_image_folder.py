@@ -56,6 +56,7 @@ def load_image_folder(
     folder = checks.path("path", path)
     paths = _picture_paths(folder)
     labels = _labels(folder, paths)
+    # Linux grants memory that it does not have, and kills the process that fills it.
     _check_memory(len(paths), int(size), channels)
     images = np.empty((len(paths), size, size, channels), np.float32)
 
@@ -66,9 +67,11 @@ def load_image_folder(
             pixels = to_pixels(centre_square(picture, crop, size))
         except ValueError as error:
             raise ValueError(f"{str(paths[row])!r} cannot be used: {error}.") from error
+        # Into its row, so that the set is never in memory twice.
         np.divide(pixels, np.float32(255), out=images[row])
 
     with ThreadPoolExecutor() as pool:
+        # Threads, since Pillow decodes without the GIL; a list, so that their errors are raised here.
         list(pool.map(read, range(len(paths))))
     return LabelledImages(images, labels)
 
@@ -80,6 +83,7 @@ def _check_memory(num_images: int, size: int, channels: int) -> None:
     bytes_a_pixel, available = 4 * num_images * channels, available_memory()
     needed = bytes_a_pixel * size**2
     if needed > available:
+        # The largest side whose square fits, in integers: a root of floats may be one too large.
         fitting = math.isqrt(int(available) // bytes_a_pixel)
         remedy = f"pass size={fitting} or less" if fitting else "read fewer pictures"
         raise ValueError(
@@ -99,6 +103,7 @@ def _warn_of_size(path: Path, picture: Any) -> None:
 def _picture_paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"path names {str(folder)!r}, which is no folder; give one with pictures.")
+    # A system lists in an order of its own, and a run is to see the same rows everywhere.
     files = sorted(_files(folder, frozenset()))
     paths = [path for path in files if path.suffix.lower() in _ENDINGS and path.is_file()]
     if not paths:
@@ -121,9 +126,11 @@ def _files(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
     if here in above:
         return
     for path in folder.iterdir():
+        # macOS leaves .DS_Store and ._ copies of pictures beside pictures.
         if path.name.startswith("."):
             continue
         if path.is_dir():
+            # Folders above, not all that were seen: two links to one folder are two classes.
             yield from _files(path, above | {here})
         else:
             yield path
@@ -135,6 +142,7 @@ def _labels(folder: Path, paths: list[Path]) -> Int[np.ndarray, " rows"] | None:
     loose = [path for path, part in zip(paths, parts, strict=True) if len(part) == 1]
     if len(loose) == len(paths):
         return None
+    # Whether they are a class of their own or a mistake cannot be known.
     if loose:
         raise ValueError(
             f"{str(loose[0])!r} lies beside sub-folders, which are the classes; move it into one of them, or "

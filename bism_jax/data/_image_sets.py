@@ -70,6 +70,7 @@ class ImageSet:
         if self.num_validation is None or split == "test":
             return split, slice(None)
         if split == "train":
+            # From the end, so that the number of rows need not be known.
             return "train", slice(None, -self.num_validation)
         return "train", slice(-self.num_validation, None)
 
@@ -93,6 +94,7 @@ class ImageSource(Protocol):
 
 
 SPLITS = ImageSplits._fields
+# Halved three times by every image energy, and the size of CIFAR-10: others are padded or resized to it.
 IMAGE_SIZE = 32
 
 IMAGE_SETS = {

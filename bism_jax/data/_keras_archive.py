@@ -46,6 +46,7 @@ class KerasArchive:
         Raises:
             ValueError: the file cannot be read, or holds another key, shape or dtype.
         """
+        # All rows, as an array within an archive has no random access.
         pixels = self._pixels(image_set, f"x_{split}")
         labels = self._labels(image_set, f"y_{split}", len(pixels))
         return StoredImages(pixels[rows], labels[rows])
@@ -53,6 +54,7 @@ class KerasArchive:
     def _pixels(self, image_set: ImageSet, key: str) -> UInt8[np.ndarray, "rows height width channels"]:
         pixels, (height, width, channels) = self._array(key), image_set.shape
         where = f"{key!r} in {str(self.path)!r}"
+        # Floats may be in any range, or standardised already.
         if pixels.dtype != np.uint8:
             raise ValueError(
                 f"{where} has dtype {pixels.dtype}; the archive must hold the original bytes, uint8 in "
@@ -70,6 +72,7 @@ class KerasArchive:
 
     def _labels(self, image_set: ImageSet, key: str, num_rows: int) -> Int[np.ndarray, " rows"]:
         labels, where = self._array(key), f"{key!r} in {str(self.path)!r}"
+        # Keras has CIFAR-10's labels in a column, those of MNIST in a vector.
         if labels.shape not in ((num_rows,), (num_rows, 1)):
             raise ValueError(f"{where} has shape {labels.shape}, but there are {num_rows} images.")
         classes = image_set.num_classes
@@ -82,6 +85,7 @@ class KerasArchive:
             )
         return labels.reshape(num_rows).astype(np.int32)
 
+    # In `__dict__`, past the `__setattr__` of a frozen dataclass: the directory is read once.
     @cached_property
     def _keys(self) -> tuple[str, ...]:
         with self._opened() as archive:
@@ -96,8 +100,10 @@ class KerasArchive:
     @contextmanager
     def _opened(self) -> Iterator[Any]:
         try:
+            # NumPy takes what is no archive for a pickle, and advises to allow it.
             if not zipfile.is_zipfile(self.path):
                 raise ValueError("it is no zip file, or is cut short")
+            # NumPy leaves a file open that it has opened and cannot read.
             with open(self.path, "rb") as file, np.load(file, allow_pickle=False) as archive:
                 yield archive
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:

@@ -33,7 +33,9 @@ class MirroredImages:
     def __getitem__(self, index: int) -> Float[np.ndarray, "height width channels"]:
         """An image, or from row `len(images)` on a mirror image."""
         number = len(self._images)
+        # No negative index, and an error that ends a `for` over a source without `__iter__`.
         if not 0 <= index < 2 * number:
             raise IndexError(f"index {index} is not within 0 .. {2 * number - 1}.")
         image = self._images[index % number]
+        # A view with a negative stride, so that nothing is copied before the batch is.
         return image if index < number else image[:, ::-1]

@@ -77,6 +77,7 @@ def load_image_split(name: str, split: str, data_dir: str | Path | None = None) 
     stored_split, rows = image_set.stored_rows(split)
     source = _source_with(image_set, stored_split, data_dir)
     pixels, labels = source.read(image_set, stored_split, rows)
+    # A slice from the end of too few rows gives what there is, and overlaps the training images.
     if len(pixels) == 0 or (split == "validation" and len(pixels) < (image_set.num_validation or 0)):
         raise ValueError(
             f"{source.description}, but too few images in {stored_split} for the split {split} of {name}; it "
@@ -89,6 +90,7 @@ def _padded_floats(
     pixels: UInt8[np.ndarray, "rows height width channels"], padding: int
 ) -> Float[np.ndarray, "rows padded_height padded_width channels"]:
     sides = (padding, padding)
+    # Padded as bytes and divided in place: the floats are four times as large, and are there once.
     images = np.pad(pixels, ((0, 0), sides, sides, (0, 0))).astype(np.float32)
     images /= np.float32(255)
     return images
@@ -101,6 +103,7 @@ def _source_with(image_set: ImageSet, stored_split: str, data_dir: str | Path | 
     prepared = [find_prepared(image_set, folder) for folder in prepared_folders]
     sources: list[ImageSource] = [source for source in prepared if source is not None]
     sources += [KerasArchive(path) for path in archives if path.is_file()]
+    # By split, so that an archive serves where a prepared set was made of some splits only.
     for source in sources:
         if stored_split in source.splits:
             return source
@@ -135,12 +138,14 @@ def _folders(data_dir: str | Path | None) -> tuple[list[Path], list[Path]]:
     given = data_dir is not None or bool(os.environ.get(DATA_DIRECTORY_VARIABLE))
     folders = [data_directory(data_dir)] if given else []
     prepared_folders = [place for folder in folders for place in (folder / "tfds", folder)]
+    # A folder that is named is meant: nothing else is looked through.
     if data_dir is None:
         prepared_folders.append(default_prepared_folder())
     return folders, prepared_folders
 
 
 def _archive_paths(image_set: ImageSet, folder: Path) -> list[Path]:
+    # Keras has no CelebA, and an archive of two splits would not have its validation images.
     if image_set.num_classes is None:
         return []
     file_name = f"{image_set.name}.npz"

@@ -32,7 +32,9 @@ def open_picture(file: Path | BinaryIO, channels: int) -> Any:
     pillow = import_extra("PIL.Image")
     try:
         with pillow.open(file) as picture:
+            # Pillow decodes when pixels are asked for; here the file is open, and errors are told.
             picture.load()
+    # The warning too, where a user has made warnings errors.
     except (pillow.DecompressionBombError, pillow.DecompressionBombWarning) as error:
         raise ValueError(
             f"it is larger than Pillow's limit ({error}); shrink it, or where its source is trusted, raise "
@@ -76,6 +78,7 @@ def centre_square(picture: Any, crop: int | None, size: int) -> Any:
     if side > min(width, height):
         raise ValueError(f"its {width} x {height} pixels are fewer than crop={crop}; pass a smaller crop")
     left, top = (width - side) // 2, (height - side) // 2
+    # Cropped before it is resized, so that an uneven picture is not squeezed.
     square = picture.crop((left, top, left + side, top + side))
     bilinear = import_extra("PIL.Image").Resampling.BILINEAR
     return square if side == size else square.resize((size, size), bilinear)

@@ -37,6 +37,7 @@ def prepare_command(image_set: ImageSet, folder: Path) -> str:
 def find_prepared(image_set: ImageSet, folder: Path) -> PreparedSet | None:
     """The latest version of the set in a folder of tensorflow-datasets; None where there is none."""
     versions = {
+        # As numbers: 3.10.0 is later than 3.9.0.
         tuple(int(number) for number in info.parent.name.split(".")): info.parent
         for info in (folder / image_set.prepared_name).glob("*/dataset_info.json")
         if re.fullmatch(r"\d+\.\d+\.\d+", info.parent.name)
@@ -79,6 +80,7 @@ class PreparedSet:
     @cached_property
     def _builder(self) -> Any:
         tfds = import_extra("tensorflow_datasets")
+        # tensorflow-datasets (4.9) imports it with the first record only.
         import_extra("array_record")
         with self._readable():
             return tfds.builder_from_directory(self.folder)
@@ -88,6 +90,7 @@ class PreparedSet:
         """Names the folder where tensorflow-datasets, ArrayRecord or protobuf raise errors of many types."""
         try:
             yield
+        # It says what to install, and the set may be in order.
         except ImportError:
             raise
         except NotImplementedError as error:
@@ -95,6 +98,7 @@ class PreparedSet:
                 f"{str(self.folder)!r} is prepared in a format without random access; delete it and prepare "
                 "the set again with file_format='array_record'."
             ) from error
+        # The three libraries share no class of errors.
         except Exception as error:
             raise ValueError(
                 f"{str(self.folder)!r} cannot be read as a prepared set, so it may be incomplete; delete it "
@@ -104,6 +108,7 @@ class PreparedSet:
 
 def _read_records(source: Any, image_set: ImageSet, rows: range) -> StoredImages:
     height, width, channels = image_set.shape if image_set.crop is None else (IMAGE_SIZE, IMAGE_SIZE, 3)
+    # In bytes, a quarter of what the floats take, until all are read.
     pixels = np.empty((len(rows), height, width, channels), np.uint8)
     labels = None if image_set.num_classes is None else np.empty(len(rows), np.int32)
     # Threads help large JPEGs; they slow PNGs of a few hundred bytes.
@@ -124,6 +129,7 @@ def _decode(image_set: ImageSet, encoded: bytes) -> UInt8[np.ndarray, "height wi
     except ValueError as error:
         raise ValueError(f"One of its images is damaged: {error}.") from error
     height, width, _ = image_set.shape
+    # A set of the same name but another release would be cropped elsewhere in silence.
     if picture.size != (width, height):
         found = f"{picture.size[1]} x {picture.size[0]}"
         raise ValueError(f"It holds an image of {found} pixels; {image_set.name} has {height} x {width}.")

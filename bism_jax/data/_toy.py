@@ -125,6 +125,7 @@ def checkerboard_splits(rng_key: PRNGKeyArray) -> Splits:
     """
     rng_key = checks.rng_key("rng_key", rng_key)
     sample = jax.jit(draws.sample_checkerboard, static_argnums=(1, 2))
+    # In one draw, so that the splits share no point; float32 by name, as the default follows the 64-bit mode.
     points = np.asarray(sample(rng_key, 70_000, jnp.float32))
     return Splits(points[:50_000], points[50_000:60_000], points[60_000:])
 
@@ -139,4 +140,5 @@ def _on_the_plane(points: Any) -> Float[Array, "*batch 2"]:
         raise TypeError(f"points must be real numbers, [..., 2], not of dtype {points.dtype}.")
     if points.shape[-1:] != (2,):
         raise ValueError(f"points has shape {points.shape}, but the density is on the plane: pass [..., 2].")
+    # Integers would round a log density: the functions answer in the dtype of the points.
     return points if jnp.issubdtype(points.dtype, jnp.floating) else points.astype(float)

@@ -10,6 +10,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 # Geometry in units of the plane; `_toy` says of each density what it looks like.
+# Those of Gaussians, pinwheel and spirals are FFJORD's (Grathwohl et al., ICLR 2019), whose spirals have
+# a uniform noise besides.
 _GAUSSIANS_RADIUS = 4 / math.sqrt(2)
 _GAUSSIANS_STD = 0.5 / math.sqrt(2)
 _RING_RADII = (0.75, 1.5, 2.25, 3.0)
@@ -36,6 +38,7 @@ def checkerboard_log_prob(points: Float[Array, "*batch 2"]) -> Float[Array, "*ba
     on_board = jnp.all((points >= 0) & (points <= 1), axis=-1)
     same_half = (points[..., 0] >= 0.5) == (points[..., 1] >= 0.5)
     log_prob = jnp.where(on_board & same_half, math.log(2), -jnp.inf)
+    # NaN compares as false, so that it would be a point off the board.
     return jnp.where(jnp.isnan(points).any(axis=-1), jnp.nan, log_prob).astype(points.dtype)
 
 
@@ -66,10 +69,12 @@ def sample_rings(rng_key: PRNGKeyArray, num_samples: int) -> Float[Array, "n 2"]
 
 def rings_log_prob(points: Float[Array, "*batch 2"]) -> Float[Array, "*batch"]:
     """A circle of radius a blurred by N(0, s^2 I): exp(-(r^2 + a^2) / 2 s^2) I_0(r a / s^2) / (2 pi s^2)."""
+    # In the dtype of the points, which a float64 of the 64-bit mode would widen.
     radii = jnp.asarray(_RING_RADII, points.dtype)
     radius = jnp.hypot(points[..., 0], points[..., 1])[..., None]
     # i0e(x) = exp(-x) I_0(x): I_0 itself overflows here.
     bessel = jax.scipy.special.i0e(radius * radii / _RING_STD**2)
+    # -(r^2 + a^2) / 2 s^2 + r a / s^2 = -(r - a)^2 / 2 s^2, the exponential that `i0e` has taken off.
     log_rings = jnp.log(bessel) - ((radius - radii) / _RING_STD) ** 2 / 2
     return jax.nn.logsumexp(log_rings, axis=-1) - math.log(len(_RING_RADII) * 2 * math.pi * _RING_STD**2)
 
@@ -79,6 +84,7 @@ def sample_two_moons(rng_key: PRNGKeyArray, num_samples: int) -> Float[Array, "n
     upper = jax.random.bernoulli(moon_key, shape=(num_samples, 1))
     arc = 2 * _unit_circle(math.pi * jax.random.uniform(angle_key, (num_samples,)))
     centre = jnp.asarray([1.0, 0.5], float)
+    # The lower moon is the upper one through the origin.
     moons = jnp.where(upper, arc - centre, centre - arc)
     return moons + _MOONS_STD * jax.random.normal(noise_key, (num_samples, 2))
 

@@ -27,6 +27,7 @@ def capability_of(caller: str, energy_fn: Any, name: str) -> Callable[..., Any]:
         raise MissingCapability(
             f"{caller} needs {name}, which energy_fn={model.name} lacks; add it as a method."
         )
+    # The other functions draw or have one value a model, so that their shapes follow no rule.
     return _a_value_each(f"energy_fn={model.name}: {name}", function) if name == "free_energy" else function
 
 
@@ -42,6 +43,7 @@ def posterior_of(posterior_fn: Any) -> Callable[..., Any]:
 
     def checked(phi: Params, v: Array) -> Any:
         posterior = model.apply(phi, v)
+        # What functions return by mistake, such as (mean, std): a user's distribution need not be numpyro's.
         if isinstance(
             posterior, (jax.Array, np.ndarray, np.generic, float, int, tuple, list, dict, str, type(None))
         ):
@@ -61,6 +63,7 @@ def checked_rows(energy_fn: Any, theta: Params, v: Any) -> Array | np.ndarray:
         TypeError: where either has the wrong type.
         ValueError: where either holds NaN, or v is empty or not floating.
     """
+    # Parameters of another model often fit in part, and fail deep inside or give a number.
     check_parameters("theta", theta, "energy_fn", energy_fn)
     return floating_rows("v", v)
 

@@ -57,16 +57,20 @@ def save_animation(
     if scale > _MAX_SCALE:
         raise ValueError(f"scale must be at most {_MAX_SCALE}, not {scale}: an animation fits a screen.")
     pixels = as_pixels("frames", _stack(frames))
+    # Repeated rather than interpolated, so that a pixel stays one; rounded, as a cast would darken.
     enlarged = np.rint(255 * pixels).astype(np.uint8).repeat(scale, axis=1).repeat(scale, axis=2)
 
     first, *rest = _as_pictures(enlarged)
+    # Last, since it makes folders: a call that is refused leaves nothing behind.
     path = arguments.file(path, (".gif",))
+    # Pillow takes milliseconds, and cuts off what is no hundredth of a second.
     duration = 10 * round(100 / frames_per_second)
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0)
     return path
 
 
 def _stack(frames: ArrayLike | Sequence[ArrayLike]) -> np.ndarray:
+    # A list is stacked frame by frame, since NumPy says of ragged ones nothing that names a shape.
     if not isinstance(frames, Sequence) or isinstance(frames, str):
         return np.asarray(as_numbers("frames", frames, "[num_frames, height, width]"))
     arrays = [np.asarray(as_numbers("each of frames", frame, "[height, width]")) for frame in frames]

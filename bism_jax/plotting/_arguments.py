@@ -42,6 +42,7 @@ def parts(name: str, value: Any, expected: tuple[str, ...]) -> tuple[np.ndarray,
 
 def references(value: Any) -> dict[str, float]:
     """Heights of horizontal lines by name."""
+    # An empty mapping is no lines here; of curves it would be an empty picture, and is refused.
     if value is None or (isinstance(value, Mapping) and not value):
         return {}
     named("reference", value, "height")
@@ -58,6 +59,7 @@ def optional_text(name: str, value: Any) -> None:
 
 def labels(name: str, value: Any) -> list[str]:
     """One label each, as text."""
+    # A string is a sequence of letters, which nobody means as labels.
     is_sequence = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
     if not is_sequence or np.ndim(value) == 0:
         raise TypeError(f"{name} must be a sequence with one label each, not {shown(value)}.")
@@ -71,6 +73,7 @@ def interval(name: str, value: Any) -> tuple[float, float]:
     for end in value:
         finite_scalar(f"each end of {name}", end)
     low, high = float(value[0]), float(value[1])
+    # matplotlib draws reversed limits as a mirrored axis, and widens equal ones.
     if not low < high:
         raise ValueError(f"{name} must be a pair (low, high) with low < high, not {value!r}.")
     return low, high
@@ -112,6 +115,7 @@ def file(path: Any, suffixes: Sequence[str]) -> Path:
         raise ValueError(f"path must end in one of {', '.join(suffixes)}, not {path.name!r}.")
     if path.is_dir():
         raise ValueError(f"path {str(path)!r} is a folder; name a file.")
+    # `mkdir` would name the folder, and not the argument it came from.
     blocking = [folder for folder in path.parents if folder.exists() and not folder.is_dir()]
     if blocking:
         raise ValueError(f"path {str(path)!r} lies in {str(blocking[0])!r}, which is no folder.")

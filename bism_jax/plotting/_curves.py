@@ -52,6 +52,7 @@ def plot_learning_curves(
     ylim = None if ylim is None else arguments.interval("ylim", ylim)
     arrays = {name: _learning_curve(f"curves[{name!r}]", curve) for name, curve in curves.items()}
 
+    # After the checks, so that a wrong argument is told of without matplotlib too.
     figure = new_figure(12.0, 4.6)
     by_step, by_time = figure.subplots(1, 2, sharey=True)
     # Each dash in all colours before the next, so that up to seven lines are solid.
@@ -61,9 +62,11 @@ def plot_learning_curves(
         _draw_mean(by_time, np.mean(seconds, axis=0), values, color=colour, linestyle=dash)
     for axes, xlabel in ((by_step, "iteration"), (by_time, "seconds of training")):
         style(axes)
+        # Of one panel alone: a figure's legend lists what each of its axes has.
         draw_references(axes, reference, labelled=axes is by_step)
         axes.set(xlabel=xlabel, ylim=ylim)
     by_step.set_ylabel(ylabel)
+    # Methods differ by a factor of twenty: 0.015 ms an iteration of KSD, 0.31 of BiDVL on the checkerboard.
     by_time.set_xscale("log")
     add_legend(figure)
     return figure
@@ -104,6 +107,7 @@ def plot_curves(
     figure = new_figure(6.4, 4.0)
     axes = figure.subplots()
     style(axes)
+    # Seven colours and four dashes have no common divisor, so that 28 lines differ.
     styles = zip(cycle(COLOURS), cycle(LINE_STYLES), strict=False)
     for (name, (x, y)), (colour, line_style) in zip(arrays.items(), styles, strict=False):
         (line,) = axes.plot(x, y, label=name, linewidth=1.8, markersize=4)
@@ -141,6 +145,7 @@ def _curve(name: str, curve: Any) -> tuple[np.ndarray, ...]:
 def _draw_mean(axes: Axes, x: np.ndarray, values: Float[np.ndarray, "seeds n"], **line: Any) -> None:
     """The mean over seeds, in a band of its standard error."""
     mean, num_seeds = values.mean(axis=0), len(values)
+    # One seed has no spread: 0 draws a line without a band, where NaN would be warned of.
     error = values.std(axis=0, ddof=min(1, num_seeds - 1)) / np.sqrt(num_seeds)
     axes.plot(x, mean, linewidth=1.6, **line)
     axes.fill_between(x, mean - error, mean + error, color=line["color"], alpha=0.2, linewidth=0)

@@ -110,6 +110,7 @@ def plot_density_grid(
         name: _density_on_grid(f"log_density_fns[{name!r}]", fn, bounds, resolution)
         for name, fn in log_density_fns.items()
     }
+    # One top for all, since panels that are scaled each by itself cannot be compared.
     top = max(density.max() for density in densities.values()) if max_density is None else max_density
 
     figure, panels = new_panels(len(densities), columns, 2.0, 2.15, margin=0.6)
@@ -117,6 +118,7 @@ def plot_density_grid(
         heat_map = _draw_density(panel, density, bounds, top)
         panel.set_title(name, fontsize=10)
         panel.set(xticks=[], yticks=[])
+    # The last panel's serves: all have one scale.
     colour_bar = figure.colorbar(heat_map, ax=panels, fraction=0.02, pad=0.01)
     colour_bar.outline.set_visible(False)
     return figure
@@ -140,13 +142,16 @@ def _check_resolution(resolution: int) -> None:
 
 
 def _draw_points(panel: Axes, points: Float[np.ndarray, "n 2"]) -> None:
+    # Points that overlap add up, so that fainter ones show the density of many.
     opacity = float(np.clip(1000 / max(len(points), 1), 0.35, 1.0))
     x, y = points.T
+    # Rasterised: thousands of circles would make a PDF slow to open.
     panel.scatter(x, y, s=4, alpha=opacity, color=COLOURS[0], linewidths=0, rasterized=True)
 
 
 def _draw_density(panel: Axes, density: np.ndarray, bounds: Bounds, top: float | None = None) -> AxesImage:
     extent = (*bounds[0], *bounds[1])
+    # From 0 and with rows upwards, where matplotlib would start at the least value, and at the top.
     return panel.imshow(density, extent=extent, origin="lower", cmap="viridis", vmin=0.0, vmax=top)
 
 
@@ -157,8 +162,10 @@ def _density_on_grid(
     resolution: int,
 ) -> Float[np.ndarray, "resolution resolution"]:
     """The density at the centres of the cells; the first axis is the second coordinate, as images have it."""
+    # Centres, since `imshow` fills a cell with one value; a density may also jump at the bounds.
     centres = (np.arange(resolution) + 0.5) / resolution
     x, y = (low + (high - low) * centres for low, high in bounds)
+    # `meshgrid` varies x fastest, so that a reshape gives rows of equal y.
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     log_density = arguments.values_at(name, log_density_fn, jnp.asarray(grid, float))
     with np.errstate(over="ignore"):  # what overflows is told below, by name

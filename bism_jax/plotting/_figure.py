@@ -29,6 +29,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
         TypeError: where `figure` is no figure of matplotlib, or `path` no path.
         ValueError: for a suffix of no format that matplotlib writes, a folder, or a `dpi` out of range.
     """
+    # By what is used, so that matplotlib need not be imported for the check.
     if not hasattr(figure, "savefig") or not hasattr(figure, "canvas"):
         raise TypeError(
             f"figure must be one of matplotlib, such as a plot of this module, not {shown(figure)}."
@@ -36,6 +37,7 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 150) -> Path:
     checks.positive_int("dpi", dpi)
     if dpi > _MAX_DPI:
         raise ValueError(f"dpi must be at most {_MAX_DPI}, not {dpi}.")
+    # By suffix, since matplotlib would write a name without one under another, name.png.
     path = arguments.file(path, [f".{suffix}" for suffix in figure.canvas.get_supported_filetypes()])
     figure.draw_without_rendering()  # the layout takes a second pass to make room for long labels
     figure.savefig(path, dpi=dpi)
@@ -54,6 +56,7 @@ def new_figure(width: float, height: float) -> Figure:
         raise ImportError(
             'bism_jax.plotting needs matplotlib, which is not installed: pip install "bism-jax[experiments]".'
         ) from error
+    # Figure itself: pyplot would choose a backend and keep each figure until it is closed.
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
@@ -64,6 +67,7 @@ def new_panels(
     columns = min(columns, number)
     rows = -(-number // columns)
     figure = new_figure(width * columns + margin, height * rows)
+    # Not squeezed: of one panel matplotlib would return an axes instead of an array.
     panels = figure.subplots(rows, columns, squeeze=False, sharex=sharex).ravel()
     for panel in panels[number:]:
         panel.remove()
@@ -88,4 +92,5 @@ def style(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(GREY)
     axes.tick_params(colors=INK, labelsize=9)
     axes.grid(color="#E6E6E6", linewidth=0.7)
+    # matplotlib's default draws the grid over filled areas.
     axes.set_axisbelow(True)

@@ -46,6 +46,7 @@ def plot_image_grid(
     column_labels = None if column_labels is None else arguments.labels("column_labels", column_labels)
     mosaic = image_mosaic(images, columns)
     number = np.shape(images)[0]
+    # Fewer images than columns would leave blank cells, and labels to match.
     columns = min(columns, number)
     rows = -(-number // columns)
     _check_labels("row", row_labels, rows, columns)
@@ -54,6 +55,7 @@ def plot_image_grid(
     titles = bool(title) + (column_labels is not None)
     figure = new_figure(*_mosaic_size(mosaic, columns, labelled=row_labels is not None, titles=titles))
     axes = figure.subplots()
+    # Fixed limits: matplotlib would stretch each picture to its own least and greatest value.
     axes.imshow(mosaic, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, top=False, labeltop=True, labelbottom=False)
@@ -108,6 +110,7 @@ def plot_film_strip(
             f"snapshots has shape {array.shape}; give [num_snapshots, chains, height, width] or 1 or 3 "
             "channels last, none of them 0."
         )
+    # Chains first, as a grid is filled row by row.
     rows = as_pixels("snapshots", array.swapaxes(0, 1).reshape(-1, *array.shape[2:]))
     labels = None if column_labels is None else arguments.labels("column_labels", column_labels)
     return plot_image_grid(rows, len(array), title, column_labels=labels)
@@ -164,6 +167,7 @@ def plot_inpainting(
         as_images(name, images)
         for name, images in (("originals", originals), ("observed", observed), ("completed", completed))
     )
+    # A mask of 0 and 1 is as likely to mark what is missing.
     if observed.dtype != bool:
         raise ValueError(f"observed has dtype {observed.dtype}; give booleans, True where known.")
     for name, other in (("observed", observed), ("completed", completed)):
@@ -173,6 +177,7 @@ def plot_inpainting(
                 "each original."
             )
     bottom, middle = as_pixels("originals", originals), as_pixels("completed", completed)
+    # Grey, which neither black strokes nor white paper is; reshaped, as a channel of 1 is dropped.
     top = np.where(np.asarray(observed).reshape(bottom.shape), bottom, 0.5)
     labels = ("Observed", "Completed", "Original")
     return plot_image_grid(np.concatenate([top, middle, bottom]), len(top), title, labels)
@@ -191,6 +196,7 @@ def _label_ticks(labels: Sequence[str] | None, length: int) -> tuple[Sequence[fl
     if labels is None:
         return (), ()
     pitch = length / len(labels)
+    # `imshow` has the middle of the first pixel at 0.
     return [(index + 0.5) * pitch - 0.5 for index in range(len(labels))], labels
 
 
@@ -198,6 +204,7 @@ def _mosaic(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """The images in one, on white, with a white edge about each."""
     missing = rows * columns - len(pixels)
     no_padding = ((0, 0),) * (pixels.ndim - 3)
+    # White edges and white blanks, so that black images do not run into one.
     padded = np.pad(pixels, ((0, missing), (1, 1), (1, 1), *no_padding), constant_values=1.0)
     height, width, *channels = padded.shape[1:]
     cells = padded.reshape(rows, columns, height, width, *channels).swapaxes(1, 2)

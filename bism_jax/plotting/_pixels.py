@@ -27,11 +27,13 @@ def as_pixels(name: str, images: ArrayLike) -> Float[np.ndarray, "n height width
         raise ValueError(
             f"{name} has shape {np.shape(images)}; give [n, height, width] or 1 or 3 channels last, n > 0."
         )
+    # Only bytes have a known scale: other integers may be 16-bit images or classes.
     if array.dtype == np.uint8:
         return array / 255.0
     if array.dtype != bool and not jax.dtypes.issubdtype(array.dtype, np.floating):
         raise ValueError(f"{name} has dtype {array.dtype}; give floats in [0, 1], booleans or uint8.")
     _check_scale(name, array)
+    # NaN before the clip, which passes it on.
     return np.clip(np.nan_to_num(array.astype(np.float64), nan=1.0), 0.0, 1.0)
 
 

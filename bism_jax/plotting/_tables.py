@@ -75,6 +75,7 @@ def _draw_table(panel: Axes, values: np.ndarray, colours: np.ndarray) -> None:
     panel.imshow(colours, cmap="viridis", aspect="auto", vmin=low, vmax=high)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
+            # The lower half of viridis is dark.
             ink = "white" if colours[row, column] < 0.5 * (low + high) else "black"
             panel.text(column, row, f"{value:.3g}", ha="center", va="center", color=ink, fontsize=8)
     panel.tick_params(length=0, labelsize=9)
@@ -87,6 +88,7 @@ def _table(name: str, value: ArrayLike, shape: tuple[int, int], is_log: bool) ->
         raise ValueError(
             f"{name} has shape {table.shape}, but the labels are for {shape}: row_labels by column_labels."
         )
+    # One infinite number would take the whole scale of colours.
     if not np.isfinite(table).any() or np.isinf(table).any():
         raise ValueError(f"{name} has no finite number, or an infinite one; cells without a number are NaN.")
     if is_log and (table <= 0).any():

@@ -51,6 +51,7 @@ def plot_history(
     }
     at = _checked_steps(steps, curves)
     checks.positive_int("columns", columns)
+    # Fifty windows side by side; fewer than 5 entries hardly smooth the noise of a batch.
     window = max(5, len(at) // 50) if window is None else window
     checks.positive_int("window", window)
     checks.positive_int("max_points", max_points)
@@ -58,12 +59,14 @@ def plot_history(
         raise ValueError("max_points must be at least 2: the least and the greatest value of a stretch.")
 
     figure, panels = new_panels(len(curves), columns, 4.0, 2.6, sharex=True)
+    # After `new_figure`, which says what to install where matplotlib is missing.
     from matplotlib.ticker import EngFormatter
 
     for panel, (name, values) in zip(panels, curves.items(), strict=True):
         _draw_history(panel, at, values, window, max_points)
         panel.set_title(name, fontsize=11)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    # The lowest of each column: where the last row is short, `sharex` has hidden labels in the one above.
     for panel in panels[-columns:]:
         panel.set_xlabel("Iteration")
         panel.tick_params(labelbottom=True)
@@ -73,6 +76,7 @@ def plot_history(
 def _checked_steps(steps: ArrayLike | None, curves: Mapping[str, np.ndarray]) -> Float[np.ndarray, "n"]:
     """The iteration of each entry; raises ValueError where the curves have another length."""
     if steps is None:
+        # A curve that is one number has no length; its shape is refused below, by name.
         at = np.arange(len(np.atleast_1d(next(iter(curves.values())))))
     else:
         at = arguments.reals("steps", steps, "[num_steps]")
@@ -95,10 +99,12 @@ def _draw_history(axes: Axes, steps: np.ndarray, values: np.ndarray, window: int
         axes.set_yticks([])
         return
     mean = _running_mean(values, window)
+    # A mean over a window is smooth, so that its points may be picked; the raw curve needs its extremes.
     thinned = np.linspace(0, len(values) - 1, min(len(values), max_points)).astype(int)
     if window > 1:
         axes.plot(*_envelope(steps, values, max_points), color=COLOURS[0], alpha=0.3, linewidth=0.7)
     axes.plot(steps[thinned], mean[thinned], color=COLOURS[0], linewidth=1.8)
+    # Of the raw curve without its spikes, but of all of the mean, so that its line never leaves the panel.
     typical = np.append(np.quantile(finite, (0.005, 0.995)), mean[np.isfinite(mean)])
     low, high = typical.min(), typical.max()
     # Above 0 for a constant curve too, of whose equal limits matplotlib warns.
@@ -111,6 +117,7 @@ def _running_mean(values: Float[np.ndarray, "n"], window: int) -> Float[np.ndarr
     finite = np.isfinite(values)
     # Sums of deviations from the median: a difference of two sums of large values would lose digits.
     offset = np.median(values[finite])
+    # Cumulative sums make the cost independent of the window.
     sums = np.append(0.0, np.cumsum(np.where(finite, values - offset, 0.0)))
     counts = np.append(0, np.cumsum(finite))
     index = np.arange(len(values))
@@ -126,6 +133,8 @@ def _envelope(steps: np.ndarray, values: np.ndarray, max_points: int) -> tuple[n
     """A curve of at most `max_points` points through the extremes of each stretch of a longer one."""
     if len(values) <= max_points:
         return steps, values
+    # More than two entries apart, and so distinct, as `reduceat` gives a single entry for equal ones.
     starts = np.linspace(0, len(values), max_points // 2, endpoint=False).astype(int)
+    # `fmin` and `fmax` pass over NaN, of which one would blank its stretch.
     extremes = np.stack([np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)], axis=1)
     return np.repeat(steps[starts], 2), extremes.ravel()

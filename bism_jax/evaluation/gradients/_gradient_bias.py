@@ -115,6 +115,7 @@ def gradient_bias(
     check_parameters("phi", phi, "posterior_fn", posterior_fn)
     rng_key = checks.rng_key("rng_key", rng_key)
     theta, phi, batch = jax.tree.map(jnp.asarray, (theta, phi, floating_rows("v", v)))
+    # Before the table is compiled, which a density without a finite loss would waste.
     check_latent_model(energy, posterior, theta, phi, batch)
     check_lower_density(posterior, phi, batch, divergence)
     check_higher_density(posterior, phi, batch, objective)
@@ -122,6 +123,7 @@ def gradient_bias(
     problem = BilevelProblem(factor(energy), posterior.apply, objective, divergence)
     comparison = _Comparison(problem, optimizer, score_at, tuple(lower_steps), tuple(num_steps))
     keys = jax.random.split(rng_key, num_draws)
+    # One program for the whole table: all K and N of a draw share its noise and its exact gradient.
     moments: _Moments = jax.jit(comparison.moments)(theta, phi, batch, keys)
     exact_gradient = ravel_pytree(theta)[1](moments.exact)
     return GradientBias(np.array(lower_steps), np.array(num_steps), *moments.summary(), exact_gradient)
@@ -152,6 +154,7 @@ class _Moments(NamedTuple):
         norm = jnp.linalg.norm(self.bias, axis=-1)
         relative_norm = norm / jnp.linalg.norm(self.exact)
         angle = _angle(self.bias + self.exact[None, None], self.exact)
+        # n - 1 for the variance of a draw, n for that of the mean of n.
         standard_error = jnp.sqrt(self.squared_deviations / (self.num_draws * (self.num_draws - 1)))
         return norm, relative_norm, angle, standard_error
 
@@ -175,16 +178,20 @@ class _Comparison:
 
         zero = jnp.zeros_like(ravel_pytree(theta)[0])
         table = jnp.zeros((len(self.lower_steps), len(self.num_steps)), zero.dtype)
+        # The count is a float: strict promotion refuses a quotient of a float and an integer.
         start = _Moments(jnp.zeros((), zero.dtype), zero, table[..., None] * zero[None, None], table)
         return jax.lax.scan(add_draw, start, keys)[0]
 
     def _draw(self, theta: Params, phi: Params, v: Array, key: Array) -> tuple[Array, Array]:
         """The exact gradient `[size]`, and the hypergradient of each K and N."""
         first_key, unrolled_key, higher_key, score_key = jax.random.split(key, 4)
+        # Noise of the largest K and N, of which the smaller take the first slices: common random numbers
+        # cancel from the differences within the table.
         first = self._lower_inputs(first_key, phi, v, self.lower_steps[-1])
         unrolled = self._lower_inputs(unrolled_key, phi, v, self.num_steps[-1])
         higher = self.problem.draw_noise(higher_key, phi, v, ())
         starts = self._starts(theta, phi, first)
+        # A Python loop: N is the length of one that reverse mode goes through, so the trace has to know it.
         columns = [self._hypergradients(n, theta, starts, v, unrolled, higher) for n in self.num_steps]
 
         def exact_loss(theta: Params) -> Float[Array, ""]:
@@ -207,6 +214,8 @@ class _Comparison:
     def _starts(self, theta: Params, phi: Params, inputs: PyTree) -> PyTree:
         """The parameters and the optimiser's state after each K, stacked."""
         states, done, opt_state = [], 0, self.optimizer.init(phi)
+        # Each K goes on from the one before, with the optimiser's state: an Adam that starts again would
+        # take other steps.
         for count in self.lower_steps:
             slices = jax.tree.map(lambda leaf, done=done, count=count: leaf[done:count], inputs)
             solution = StopGradient(count - done).solve(self._lower_problem, phi, theta, slices, opt_state)
@@ -245,7 +254,10 @@ def _exact_score(energy: Model) -> ScoreAt:
         )
 
     def by_posterior(theta: Params, points: Array, key: Array) -> ScoreFn:
+        # The identity holds for every h, so h needs no derivative, which binary draws lack; numpyro's are
+        # integers.
         h = jax.lax.stop_gradient(posterior(theta, points).sample(key)).astype(points.dtype)
+        # The exact posterior has the energy's parameters, so theta stands in for phi too.
         return latent_score(energy.apply, posterior, theta, theta, LatentSample(h))
 
     return by_posterior

@@ -110,6 +110,7 @@ def annealed_importance_sampling(
     checks.loop_count("num_particles", num_particles)
     if num_particles < 2:
         raise ValueError("num_particles=1 has no spread to estimate an error from; use at least 2.")
+    # Here so that what is missing is told before anything is compiled; the trace asks again.
     for name in _CAPABILITIES:
         capability_of(_CALLER, energy_fn, name)
     check_parameters("theta", theta, "energy_fn", energy_fn)
@@ -136,16 +137,21 @@ def _both_runs(
             v, log_weights = carry
             start, stop, key = inputs
             after = annealed(theta, stop)
+            # Weighed before the move: E[w] = Z holds for ratios at the point that the last density left. In
+            # logs, since a product of thousands of ratios leaves the range of floats.
             log_weights += free_energy(annealed(theta, start), v) - free_energy(after, v)
+            # The last sweep, which the path lacks, leaves its density as it is, and no weight sees it.
             return (gibbs(sample_h, sample_v, after, key, v, 1)[0], log_weights), None
 
         inputs = betas[:-1], betas[1:], jax.random.split(key, num_temperatures)
+        # A free energy for its shape and dtype alone; XLA drops the computation.
         return jax.lax.scan(step, (v, jnp.zeros_like(free_energy(theta, v))), inputs)[0]
 
     base_key, forward_key, resample_key, refresh_key, reverse_key = jax.random.split(rng_key, 5)
     betas = jnp.arange(num_temperatures + 1) / num_temperatures
     v = sample_base(annealed(theta, betas[0]), base_key, num_particles)
     v, log_weights = run(v, betas, forward_key)
+    # Forward particles are of p_n by their weights only, and the reverse run has no weights to start with.
     v = v[resample(resample_key, log_weights)]
     v, _ = gibbs(sample_h, sample_v, theta, refresh_key, v, _REFRESHING_SWEEPS)
     _, reverse_log_weights = run(v, betas[::-1], reverse_key)
@@ -176,5 +182,5 @@ def _warn(result: AnnealedImportance, num_particles: int, num_temperatures: int)
                 f"{_CALLER}: the effective sample size of the {run} run is {float(size):.1f} of "
                 f"num_particles={num_particles}, so its estimate and error are not to be trusted; raise "
                 f"num_temperatures={num_temperatures}.",
-                stacklevel=4,
+                stacklevel=4,  # `_warn`, the evaluation, its `with_transfers`, the caller
             )

@@ -97,6 +97,7 @@ def critic_fisher_divergence(
     _check_critic(critic, v)
     value = CriticValue(energy_fn, posterior_fn, critic, num_particles, variance_reduced, num_projections)
     plan = TrainingPlan(num_steps, batch_size, _num_held_out(v, held_out))
+    # The learning rate is an argument of the program, so that another one compiles nothing.
     return compiled(functools.partial(train_and_measure, value, plan))(theta, phi, v, rng_key, learning_rate)
 
 
@@ -129,6 +130,7 @@ def _check_critic(critic: Any, v: Any) -> None:
             f"critic={model.name} has no initial parameters; pass a Flax module such as MLPCritic()."
         )
     row = jax.ShapeDtypeStruct((1, *v.shape[1:]), jnp.result_type(v))
+    # Shapes alone, before anything is compiled; no key changes them.
     params = called(f"critic={model.name}", jax.eval_shape, init_fn, jax.random.key(0), row)
     f = jax.eval_shape(model.apply, params, row)
     if getattr(f, "shape", None) != row.shape:

@@ -68,6 +68,7 @@ class CriticValue(NamedTuple):
             sample = sample_latents(posterior, noise)
             if self.variance_reduced:
                 return latent_score(energy_fn, posterior_fn, theta, phi, sample)(v)
+            # At a given h an energy is a free energy of v, whose score needs no q.
             return marginal_score(lambda theta, v: energy_fn(theta, v, sample.h), theta)(v)
 
         noise = draw_latent_noise(rng_key, posterior, (self.num_particles,))
@@ -78,6 +79,7 @@ def _critic_values(
     critic_fn: ScoreFn, score: Array, v: Array, projections: Float[Array, "projections batch *visible"]
 ) -> Float[Array, " batch"]:
     """s^T f + mean_u u^T grad f u - 1/2 |f|^2 of each row."""
+    # One evaluation of the critic gives f and the linear map that all projections go through.
     f, jacobian_vector = jax.linearize(critic_fn, v)
     trace = jax.vmap(lambda u: sum_events(u * jacobian_vector(u)))(projections).mean(axis=0)
     return sum_events(score * f - 0.5 * f**2) + trace
@@ -102,6 +104,7 @@ def train_and_measure(
 ) -> CriticFisher:
     """Trains the critic on a part of the rows of v, and takes its value on the others."""
     split_key, init_key, train_key, test_key = jax.random.split(rng_key, 4)
+    # Data sets often lie in order of class or time, and both parts must be of one distribution.
     v = jax.random.permutation(split_key, jnp.asarray(v))
     test, train = v[: plan.num_held_out], v[plan.num_held_out :]
     values, optimizer = value.bind(theta, phi), optax.adam(learning_rate)
@@ -109,6 +112,7 @@ def train_and_measure(
     def step(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], Array]:
         critic_params, opt_state = carry
         row_key, value_key = jax.random.split(key)
+        # With replacement, so that the compiled loop carries no order of an epoch.
         batch = train[jax.random.randint(row_key, (plan.batch_size,), 0, len(train))]
         loss, grads = jax.value_and_grad(lambda p: -values(p, value_key, batch).mean())(critic_params)
         return apply_gradient(optimizer, grads, opt_state, critic_params), -loss

@@ -77,6 +77,7 @@ def sliced_score_matching_objective(
 
 def _exact(energy_fn: Any, batch_size: int, theta: Params, v: Array) -> Float[Array, ""]:
     score_fn = marginal_score(capability_of("score_matching_objective", energy_fn, "free_energy"), theta)
+    # In parts, since the trace of the Jacobian takes a product for each visible dimension of every row.
     return jax.lax.map(lambda row: SM().loss(score_fn, row[None], ())[0], v, batch_size=batch_size).mean()
 
 
@@ -89,6 +90,7 @@ def _sliced(
     objective = SSM()
 
     def loss(inputs: tuple[Array, Array]) -> Float[Array, ""]:
+        # A model takes batches, and `lax.map` hands out rows.
         row, key = inputs[0][None], inputs[1]
         noise = objective.draw_noise(key, row, (num_projections,))
         return jax.vmap(lambda u: objective.loss(score_fn, row, u))(noise).mean()

@@ -62,6 +62,7 @@ def _divergence(
     energy_fn: Any, data_log_prob_fn: Any, batch_size: int, theta: Params, v: Array
 ) -> Float[Array, ""]:
     model_score = marginal_score(capability_of("fisher_divergence", energy_fn, "free_energy"), theta)
+    # The gradient of a sum is that of each row, since no row's density depends on another.
     data_score = jax.grad(lambda v: _log_prob(data_log_prob_fn, v).sum())
 
     def half_square(row: Array) -> Float[Array, ""]:

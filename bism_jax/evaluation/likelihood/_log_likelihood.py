@@ -43,6 +43,7 @@ def log_likelihood(
     else:
         finite_scalar("log_partition", log_partition)
     v = checked_rows(energy_fn, theta, v)
+    # An estimate is an argument, so that another one compiles nothing; None is another trace.
     return compiled(functools.partial(_log_likelihood, energy_fn))(theta, v, log_partition)
 
 

@@ -74,6 +74,7 @@ def latent_probe(
     test_labels = _checked_labels("test", test, test_labels)
     if len(np.unique(train_labels)) < 2:
         raise ValueError("train_labels are all of one class, so there is nothing to classify.")
+    # Before the features are computed, so that a missing library costs no wait.
     classifier = _new_classifier()
     train_features = _features(posterior_fn, phi, train, batch_size)
     classifier.fit(train_features, train_labels)
@@ -104,6 +105,7 @@ def _new_classifier() -> Any:
         raise ImportError(
             "latent_probe needs scikit-learn; install it with pip install 'bism-jax[experiments]'."
         ) from error
+    # The penalty is on the weights, which are the larger the smaller the scale of a latent is.
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS))
 
 
@@ -114,6 +116,8 @@ def _checked_labels(name: str, v: Any, labels: Any) -> np.ndarray:
             f"{name}_labels must hold one label for each of the {len(v)} rows of {name}, but has shape "
             f"{labels.shape}."
         )
+    # Whole floats are classes too: `np.loadtxt` reads integers as such. Others scikit-learn would refuse
+    # only in `fit`, after the features.
     is_class = labels.dtype.kind in "biuUS" or (
         labels.dtype.kind == "f" and bool(np.all(labels == np.floor(labels)))
     )

@@ -86,6 +86,7 @@ def ood_scores(
     scores_fn = compiled(functools.partial(_SCORES[score], _Models(energy_fn, posterior_fn, num_particles)))
     scores = []
     for index, (batch, count) in enumerate(padded_batches("v", v, batch_size)):
+        # A key a batch, so scores with draws depend on `batch_size`.
         values = np.asarray(scores_fn(theta, phi, batch, jax.random.fold_in(rng_key, index)))
         scores.append(values[:count])
     return np.concatenate(scores)
@@ -109,6 +110,7 @@ def auroc(in_scores: Scores, out_scores: Scores) -> float:
         for name, scores in (("in_scores", in_scores), ("out_scores", out_scores))
     )
     for name, scores in (("in_scores", in_scores), ("out_scores", out_scores)):
+        # Infinite scores have an order, NaN have none.
         if scores.ndim != 1 or not len(scores) or np.isnan(scores).any():
             raise ValueError(f"{name} must be a vector of numbers without NaN, not of shape {scores.shape}.")
     # Counted in integers: SciPy sums ranks in the dtype of the scores, off by 2e-8 for thousands of float32
@@ -153,6 +155,7 @@ def _negative_score_norm(
         return latent_score(energy, posterior, theta, phi, sample)(v)
 
     scores = map_particles(particle_score, draw_latent_noise(key, q, (models.num_particles,)))
+    # The norm of the mean: a mean of norms is larger by the noise of the draws.
     return -jnp.sqrt(sum_events(scores.mean(axis=0) ** 2))
 
 

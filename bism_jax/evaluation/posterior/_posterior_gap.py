@@ -73,6 +73,7 @@ def _gap(energy_fn: Any, posterior_fn: Any, theta: Params, phi: Params, v: Array
     exact = capability_of("posterior_gap", energy_fn, "posterior")(theta, v)
     approximate = posterior_of(posterior_fn)(phi, v)
     shapes = [posterior.batch_shape + posterior.event_shape for posterior in (approximate, exact)]
+    # Shapes that differ may broadcast, to a number without a meaning.
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"posterior_fn gives latents of shape {shapes[0]}, but the exact posterior of energy_fn has "
@@ -100,6 +101,7 @@ def _kl(q: Any, p: Any) -> Float[Array, " rows"]:
 
 
 def _bernoulli_logits(posterior: Any) -> Array | None:
+    # The relaxation is continuous and the exact posterior is not, so their divergence is infinite.
     if isinstance(posterior, RelaxedBernoulli):
         return posterior.logits
     base = getattr(posterior, "base_dist", None)
@@ -107,6 +109,7 @@ def _bernoulli_logits(posterior: Any) -> Array | None:
 
 
 def _bernoulli_kl(q_logits: Array, p_logits: Array) -> Float[Array, " rows"]:
+    # From logits: probabilities round to 0 and 1, whose logarithms are infinite.
     log_ratio = jax.nn.sigmoid(q_logits) * (q_logits - p_logits)
     terms = log_ratio - jax.nn.softplus(q_logits) + jax.nn.softplus(p_logits)
     return terms.reshape(len(terms), -1).sum(axis=1)

@@ -15,6 +15,7 @@ def posterior_mean(caller: str, posterior: Any) -> Float[Array, "batch *latent"]
     """
     try:
         return posterior.mean
+    # numpyro raises the second, a distribution of a user's own the first.
     except (AttributeError, NotImplementedError) as error:
         raise ValueError(
             f"{caller} needs the mean of the posterior, which {type(posterior).__name__} lacks; add a "

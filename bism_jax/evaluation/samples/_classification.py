@@ -76,6 +76,7 @@ def train_image_classifier(
     _check_labels(labels, len(images))
     checks.batch_fits(batch_size, len(images))
     checks.loop_count("num_epochs times the batches of an epoch", num_epochs * (len(images) // batch_size))
+    # Counted up to the largest: a class that no image has keeps its number.
     network = ImageClassifier(int(labels.max()) + 1)
     params = _train(network, images, labels, rng_key, num_epochs, batch_size)
     return image_features(ImageClassifier.__name__, network, params)
@@ -144,6 +145,7 @@ def _train(
     network: ImageClassifier, images: Any, labels: Any, rng_key: Array, num_epochs: int, batch_size: int
 ) -> Params:
     init_key, order_key, shift_key = jax.random.split(rng_key, 3)
+    # What is left of an epoch would be a batch of another size, and compiled anew.
     steps_an_epoch = len(images) // batch_size
     num_steps = num_epochs * steps_an_epoch
     params = network.init(init_key, images[:1])
@@ -153,12 +155,14 @@ def _train(
         epoch, index = divmod(step, steps_an_epoch)
         if index == 0:
             order = np.asarray(jax.random.permutation(jax.random.fold_in(order_key, epoch), len(images)))
+        # Taken on the host, so that the device holds one batch of the images.
         rows = order[index * batch_size : (index + 1) * batch_size]
         key = jax.random.fold_in(shift_key, step)
         params, opt_state = _step(network, num_steps, params, opt_state, images[rows], labels[rows], key)
     return params
 
 
+# The number of steps instead of the optimiser: two of optax with equal settings compare unequal.
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _step(
     network: ImageClassifier,
@@ -182,6 +186,7 @@ def _step(
 
 def _optimizer(num_steps: int) -> optax.GradientTransformation:
     warm_up = max(1, int(_WARM_UP * num_steps))
+    # optax 0.2.8 refuses a decay of no steps, which a training of one step would have.
     schedule = optax.warmup_cosine_decay_schedule(0, _LEARNING_RATE, warm_up, max(num_steps, warm_up + 1))
     return optax.adam(schedule)
 

@@ -24,6 +24,7 @@ from bism_jax.evaluation.samples._features import (
 _KEYS = ("features", "data", "num_rows", "mean", "scatter")
 
 
+# By identity: a generated `__eq__` would ask arrays for one truth value.
 @dataclass(frozen=True, eq=False)
 class FeatureStatistics:
     """The mean and the spread of rows of features, in float64.
@@ -52,6 +53,7 @@ class FeatureStatistics:
         for name, value in (("features", features), ("data", data)):
             if value is not None:
                 checks.text(name, value, "such as a name, or None")
+        # In float64: the small eigenvalues of a covariance are below the rounding of float32.
         rows = checked_features("rows", rows).astype(np.float64)
         mean = rows.mean(axis=0)
         return cls(features, data, len(rows), mean, (rows - mean).T @ (rows - mean))
@@ -83,6 +85,7 @@ class FeatureStatistics:
         check_comparable(self, other, ("self", "other"))
         num_rows, difference = self.num_rows + other.num_rows, other.mean - self.mean
         weight = self.num_rows * other.num_rows / num_rows
+        # Scatters about their own means add up without the cancellation of sums of squares.
         scatter = self.scatter + other.scatter + weight * np.outer(difference, difference)
         mean = self.mean + difference * (other.num_rows / num_rows)
         return FeatureStatistics(self.features, self.data, num_rows, mean, scatter)
@@ -101,6 +104,7 @@ class FeatureStatistics:
             raise FileNotFoundError(
                 f"path {str(path)!r} is a folder, or in a folder that is missing; name a file in a folder."
             )
+        # Of a path without .npz, NumPy would write another file.
         with path.open("wb") as file:
             np.savez(file, allow_pickle=False, **{key: getattr(self, key) for key in _KEYS})
 
@@ -120,6 +124,7 @@ class FeatureStatistics:
         for name, value in (("features", features), ("data", data)):
             checks.text(name, value, "the name of what is wanted")
         values = _read(checks.path("path", path))
+        # Widths do not tell features apart: a distance between two networks' is a number without a meaning.
         for key, wanted in (("features", features), ("data", data)):
             if str(values[key]) != wanted:
                 raise ValueError(
@@ -178,6 +183,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There are no feature statistics at path {str(path)!r}.")
     try:
+        # NumPy leaves a file open that it has opened and cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in _KEYS}
     except (OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile) as error:

@@ -71,6 +71,7 @@ def feature_batches(
                 f"feature_fn={feature_fn.name} gives features of shape {features.shape} for {len(batch)} "
                 "images; it must give [batch, d]."
             )
+        # Batch by batch, so that NaN is told of before the rest is computed.
         yield checked_features(f"feature_fn={feature_fn.name}", features)[:count]
 
 
@@ -115,6 +116,7 @@ def distance_label(distance: Literal["Frechet distance", "kernel distance"], fea
     """
     checks.one_of("distance", distance, tuple(_INCEPTION_LABELS))
     checks.text("features", features, "the name of a feature function, feature_fn.name")
+    # A digest of the weights follows the label, and FID is FID with any copy of Inception.
     if features.partition("@")[0] == InceptionV3.__name__:
         return _INCEPTION_LABELS[distance]
     return f"{distance} ({features})"

@@ -51,8 +51,11 @@ def frechet_distance(x: Features | FeatureStatistics, y: Features | FeatureStati
             "x or y holds features so large that their squares overflow; divide both by one number."
         )
     root_x, root_y = _root(x.covariance), _root(y.covariance)
+    # Of the roots rather than the covariances: what rounding took off is taken off on both sides, and
+    # equal features have no distance, however singular.
     traces = (root_x**2).sum() + (root_y**2).sum()
     overlap = np.linalg.svd(root_x.T @ root_y, compute_uv=False).sum()
+    # A difference of nearly equal sums may round below 0.
     return float(max(difference @ difference + traces - 2 * overlap, 0.0))
 
 
@@ -66,7 +69,9 @@ def _statistics(name: str, value: Features | FeatureStatistics) -> FeatureStatis
 
 def _root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d rank"]:
     """R with R R^T = S, from the eigenvalues of S that are above its rounding error."""
+    # `eigh` reads one triangle; files and merges may differ between the two by rounding.
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    # The tolerance of `numpy.linalg.matrix_rank`; no value is kept where nothing varies.
     kept = values > len(values) * np.finfo(np.float64).eps * max(values[-1], 0)
     return vectors[:, kept] * np.sqrt(values[kept])
 
@@ -76,5 +81,5 @@ def _warn_where_singular(name: str, statistics: FeatureStatistics) -> None:
         warnings.warn(
             f"{name} has {statistics.num_rows} rows for {len(statistics.mean)} features, so its covariance "
             "is singular and the Frechet distance far too large; take more rows.",
-            stacklevel=4,
+            stacklevel=4,  # this function, the distance, its `with_transfers`, the caller
         )

@@ -85,12 +85,14 @@ def _split(
 
 
 def _unbiased_estimate(x: Float[np.ndarray, "size d"], y: Float[np.ndarray, "size d"]) -> float:
+    # The estimate is a small difference of large means of cubes.
     x, y = x.astype(np.float64), y.astype(np.float64)
     return _mean_of_pairs(x) + _mean_of_pairs(y) - 2 * _kernel(x, y).mean()
 
 
 def _mean_of_pairs(x: Float[np.ndarray, "size d"]) -> float:
     kernel, size = _kernel(x, x), len(x)
+    # E k(X, X) >= E k(X, X'), so the pairs of a row with itself would bias the mean upwards.
     return (kernel.sum() - np.trace(kernel)) / (size * (size - 1))
 
 

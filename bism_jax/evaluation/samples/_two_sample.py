@@ -97,6 +97,7 @@ def _mean_of_pairs(
     def row_sum(inputs: tuple[Array, Array]) -> Float[Array, ""]:
         row, index = inputs
         values = fn(squared_distances(row, others))
+        # What a row has with itself is taken off as computed, 1 for a kernel and 0 for a distance.
         return values.sum() - values[index] if one_sample else values.sum()
 
     sums = jax.lax.map(row_sum, (x, jnp.arange(len(x))), batch_size=rows_at_a_time(others))
@@ -104,6 +105,7 @@ def _mean_of_pairs(
 
 
 def _median_distance(x: Float[Array, "rows d"], y: Float[Array, "other d"]) -> Float[Array, ""]:
+    # Every so many rows, since the first ones of a chain or a sorted set are alike.
     rows = jnp.concatenate([sample[:: -(-len(sample) // _MEDIAN_ROWS)] for sample in _centred(x, y)])
     squared = jax.vmap(partial(squared_distances, x=rows))(rows)
     distances = jnp.sqrt(squared[jnp.triu_indices(len(rows), k=1)])
@@ -143,6 +145,7 @@ def _as_real(name: str, sample: Sample) -> Array:
     dtype = jnp.promote_types(jnp.result_type(sample), jnp.float32)
     if not is_traced(sample):
         values = np.asarray(sample, np.float64)
+        # A hundredth of the root: a difference is up to twice as large, and a row sums up to 2,500 squares.
         _check_scale(name, values[np.isfinite(values)], float(np.sqrt(jnp.finfo(dtype).max) / 100))
         finite_rows(name, values, "leave them out, and report their number beside the distance")
     return jnp.asarray(sample, dtype)

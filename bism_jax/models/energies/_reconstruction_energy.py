@@ -66,6 +66,7 @@ class ReconstructionEnergy(nn.Module):
         """f(v), `[B, num_hidden]`, and the reconstruction error in units of energy, `[B]`."""
         return code_and_error(self.unet, v, self.noise_std)
 
+    # Linen allows one compact method, so what `features` uses is in `setup`.
     @nn.compact
     def head(
         self,
@@ -74,6 +75,7 @@ class ReconstructionEnergy(nn.Module):
         h: Float[Array, "batch latent"],
     ) -> Float[Array, " batch"]:
         """E(v, h) given the features, `[B]`."""
+        # At initialisation a dense layer takes any width, so that a wrong one would only fail later.
         check_latents(h, (v.shape[0], self.num_hidden))
         code, error = features
         joint = jnp.concatenate([code, h], axis=-1)

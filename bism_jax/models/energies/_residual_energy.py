@@ -77,6 +77,7 @@ class ResidualEnergy(nn.Module):
     ) -> Float[Array, " batch"]:
         """E(v, h) given f(v), `[B]`."""
         check_latents(h, (v.shape[0], self.num_hidden))
+        # h enters after the trunk alone, so that f(v) is computed once for all lower-level steps.
         joint = jnp.concatenate([features + h, h], axis=-1)
         return sum_of_squares(joint, v, self.channels, self.activation)
 
@@ -114,5 +115,6 @@ class ResidualTrunk(nn.Module):
             width = self.channels * 2 ** (stage + 1)
             for block in range(self.num_blocks // NUM_HALVINGS):
                 x = ResidualBlock(width, block == 0, self.activation, self.spectral_norm, self.dtype)(x)
+        # Out of bfloat16, whose 8 bits would not survive the sums over thousands of terms that follow.
         x = x.reshape(x.shape[0], -1).astype(v.dtype)
         return dense(x, self.num_outputs)

@@ -58,6 +58,7 @@ class CifarResNet(nn.Module):
         """The last stage, averaged over the pixels, `[B, 64]`."""
         check_shape("CifarResNet", images, _CHANNELS, _SIZE)
         check_range("CifarResNet", images)
+        # In the dtype of the images, which float64 constants would widen under x64.
         mean, std = jnp.asarray(_MEAN, images.dtype), jnp.asarray(_STD, images.dtype)
         x = jax.nn.relu(self.conv1((images - mean) / std))
         for block in (*self.layer1, *self.layer2, *self.layer3):
@@ -83,11 +84,13 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         stride = 2 if self.halves else 1
+        # Padding by number: "SAME" of a stride of 2 pads behind alone, where PyTorch pads both sides.
         inner = jax.nn.relu(nn.Conv(self.channels, (3, 3), stride, padding=1, name="conv1")(x))
         residual = nn.Conv(self.channels, (3, 3), padding=1, name="conv2")(inner)
         return jax.nn.relu(residual + (self._shortcut(x) if self.halves else x))
 
     def _shortcut(self, x: Array) -> Array:
+        # Half of the new channels on either side, as the networks of such files were trained (option A).
         new = (self.channels - x.shape[-1]) // 2
         return jnp.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (new, new)))
 
@@ -108,6 +111,7 @@ def load_cifar_resnet(path: str | Path) -> ImageFeatures:
     blocks = [int(match[1]) for match in matches if match]
     if not blocks:
         raise ValueError(f"path {str(path)!r} has no layers such as 'layer1.0.conv1.weight'.")
+    # The depth from the file: a state dict holds no settings.
     network = CifarResNet(6 * (max(blocks) + 1) + 2)
     params = folded_parameters(path, arrays, network, (*_SIZE, _CHANNELS), _layer_names, _EPSILON)
     return image_features(f"CifarResNet{network.depth}", network, params)

@@ -45,6 +45,8 @@ class ConvDecoder(nn.Module):
         start = (height, width, self.widths[0])
         x = dense(h, math.prod(start)).reshape(h.shape[0], *start)
         for channels in (*self.widths[1:], self.image_shape[2]):
+            # A transposed convolution of 3 x 3 with stride 2 overlaps unevenly and draws checkerboards (Odena
+            # et al., Distill 2016).
             x = jax.nn.leaky_relu(x, 0.2).repeat(2, axis=1).repeat(2, axis=2)
             x = Conv(channels)(x)
         return jax.nn.sigmoid(x)

@@ -22,6 +22,7 @@ from bism_jax.typing import Params
 _COLOURS = (1, 3)  # by which an axis of channels is told from one of pixels
 
 
+# By identity: the arrays in `params` have no one truth value to compare by.
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """A feature function: images in [0, 1], `[B, height, width, channels]`, to features, `[B, d]`.
@@ -45,6 +46,7 @@ class ImageFeatures:
         check_range(self.name, images)
         try:
             features = _features(self.network, self.params, images)
+        # Flax would tell of the shape of a kernel, not of the images.
         except FlaxError as error:
             check_shape(self.name, images)
             raise ValueError(
@@ -98,6 +100,7 @@ def check_shape(
             f"{network} takes images with {channels} channels on the last axis, but their shape is "
             f"{images.shape}; repeat the channel of grey images, or move the axis of colours to the end."
         )
+    # Only where no other reading fits: an image may be one or three pixels high.
     if images.shape[1] in _COLOURS and images.shape[3] not in _COLOURS and images.shape[2] not in _COLOURS:
         raise ValueError(
             f"{network} takes images of shape [batch, height, width, channels], but {images.shape} has the "
@@ -115,6 +118,7 @@ def check_range(name: str, images: Array | np.ndarray) -> None:
     if is_traced(images) or np.size(images) == 0:
         return
     values = np.asarray(images)
+    # Negated, so that NaN, which is above and below nothing, is refused too.
     if np.issubdtype(values.dtype, np.floating) and not (values.min() >= 0 and values.max() <= 1):
         raise ValueError(
             f"{name} takes images in [0, 1], but theirs lie between {values.min()} and {values.max()}; scale "
@@ -122,6 +126,7 @@ def check_range(name: str, images: Array | np.ndarray) -> None:
         )
 
 
+# Parameters are an argument, not constants that each program would hold a copy of.
 @functools.partial(jax.jit, static_argnums=0)
 def _features(network: Any, params: Params, images: Array) -> Float[Array, "batch d"]:
     return network.apply(params, images, method="features")
@@ -131,6 +136,8 @@ def _digest(params: Params) -> str:
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)
+        # Names and shapes too: the same bytes in another order of axes are another network.
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())
+    # 32 bits tell a few files apart, and fit into a figure's label.
     return digest.hexdigest()[:8]

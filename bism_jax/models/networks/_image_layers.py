@@ -49,10 +49,12 @@ class Conv(nn.Module):
         shape = (self.size, self.size, x.shape[-1], self.channels)
         fan_in = self.size**2 * x.shape[-1]
         dtype = self.dtype or x.dtype
+        # Kept in float32 where x is narrower: bfloat16 would lose updates of a thousandth.
         kernel = self.param("kernel", uniform_fan_in(fan_in), shape, working_dtype(x.dtype))
         if self.spectral_norm:
             kernel = kernel / largest_singular_value(kernel.reshape(-1, self.channels))
         if self.reduce == "mean":
+            # After the norm, which is of the kernel that is learnt.
             kernel = _averaging_kernel(kernel)
         x = self._convolve(x.astype(dtype), kernel.astype(dtype))
         if self.use_bias:
@@ -63,6 +65,7 @@ class Conv(nn.Module):
     def _convolve(self, x: Array, kernel: Array) -> Array:
         def of_rows(x: Array, kernel: Array) -> Array:
             x = x if self.activation is None else self.activation(x)
+            # A 1 x 1 convolution is a product with no patches to copy.
             return x @ kernel[0, 0] if self.size == 1 else convolve(x, kernel, 2 if self.reduce else 1)
 
         # A derivative takes off one checkpoint and leaves the forward pass without it: two serve the second.
@@ -71,6 +74,7 @@ class Conv(nn.Module):
 
 
 def _averaging_kernel(kernel: Float[Array, "3 3 inputs outputs"]) -> Float[Array, "4 4 inputs outputs"]:
+    # A convolution is linear in its kernel: the mean of four neighbours is one by the mean of four shifts.
     shifts = [((i, 1 - i), (j, 1 - j), (0, 0), (0, 0)) for i in (0, 1) for j in (0, 1)]
     return jnp.stack([jnp.pad(kernel, shift) for shift in shifts]).mean(axis=0)
 
@@ -86,6 +90,7 @@ def convolve(
     """
     if convolves_by_products():
         patches = _patches(x, kernel.shape[0], stride)
+        # The parts of a patch lie in the order of the kernel's axes, so that no transpose is needed.
         return patches @ kernel.reshape(-1, kernel.shape[-1])
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, [(1, 1)] * 2, dimension_numbers=layout)
@@ -111,6 +116,7 @@ def _map_rows(fn: Callable[[Array, Array], Array], x: Array, kernel: Array, chan
 def dense(x: Float[Array, "*batch inputs"], width: int, name: str | None = None) -> Array:
     """A linear layer of x, `[..., width]`, initialised as the convolutions are."""
     init = uniform_fan_in(x.shape[-1])
+    # Flax draws normal kernels and zero biases, the paper's code both uniform.
     layer = nn.Dense(width, kernel_init=init, bias_init=init, param_dtype=working_dtype(x.dtype), name=name)
     return layer(x)
 
@@ -135,6 +141,7 @@ def largest_singular_value(matrix: Float[Array, "rows columns"]) -> Float[Array,
     """By power iterations from a fixed start, so that it is a pure and smooth function of the matrix."""
 
     def iterate(vector: Array, _: None) -> tuple[Array, None]:
+        # Two products, never W^T W; each pass shrinks the rest by the squared ratio of singular values.
         vector = matrix.T @ (matrix @ vector)
         return vector / jnp.linalg.norm(vector), None
 

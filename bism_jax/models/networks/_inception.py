@@ -163,6 +163,7 @@ def load_inception_v3(path: str | Path) -> ImageFeatures:
 def resize(images: Float[Array, "batch height width channels"]) -> Float[Array, "batch 299 299 channels"]:
     """Bilinear interpolation to 299 x 299 with pixels as areas, and without antialiasing."""
     shape = (images.shape[0], _SIDE, _SIDE, images.shape[3])
+    # JAX antialiases by default (0.10.2), which would be another distance.
     return jax.image.resize(images, shape, method="bilinear", antialias=False)
 
 
@@ -181,6 +182,7 @@ def _conv(
 ) -> Array:
     kernel = (size, size) if isinstance(size, int) else size
     height, width = (padding, padding) if isinstance(padding, int) else padding
+    # Both sides alike: Flax's "SAME" of a stride of 2 would pad behind alone.
     pads = [(height, height), (width, width)]
     return jax.nn.relu(nn.Conv(channels, kernel, (stride, stride), padding=pads, name=name)(x))
 

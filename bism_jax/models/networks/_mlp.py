@@ -28,5 +28,6 @@ class MLP(nn.Module):
         """`[..., inputs] -> [..., num_outputs]`."""
         dtype = working_dtype(x.dtype)
         for width in self.widths:
+            # Flax's parameters are float32 for inputs of float64 too (0.12.8).
             x = self.activation(nn.Dense(width, param_dtype=dtype)(x))
         return nn.Dense(self.num_outputs, param_dtype=dtype)(x)

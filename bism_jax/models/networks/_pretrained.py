@@ -43,10 +43,12 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"path: there are no weights at {str(path)!r}; nothing is downloaded.")
     try:
+        # No pickles, which run code. NumPy leaves a file open that it has opened and cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"path {str(path)!r} cannot be read as an npz archive of arrays: {error}") from error
+    # The counters are integers, which the check below would refuse, and mean nothing once training is over.
     arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     for name, array in arrays.items():
         if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all():
@@ -83,6 +85,7 @@ def folded_parameters(
     expected = dict(unused or {})
     for names, shape in layers.values():
         expected |= _expected(names, shape)
+    # Before any array is taken, so that a file of another network is named as that.
     _compare(str(path), arrays, expected)
     flat: dict[tuple[str, ...], Any] = {}
     for layer, (names, _) in layers.items():
@@ -94,6 +97,7 @@ def folded_parameters(
 
 def _kernels(network: nn.Module, image_shape: tuple[int, int, int]) -> dict[tuple[str, ...], tuple[int, ...]]:
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    # Traced, so that no weight is drawn only to be replaced.
     shapes = jax.eval_shape(network.init, jax.random.key(0), images)["params"]
     flat = traverse_util.flatten_dict(shapes)
     return {path[:-1]: leaf.shape for path, leaf in flat.items() if path[-1] == "kernel"}
@@ -128,6 +132,7 @@ def _listed(names: list[str]) -> str:
 def _fold(
     arrays: Mapping[str, np.ndarray], names: LayerNames, epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
+    # Folded in float64 and rounded once, at the end.
     weight = arrays[f"{names.layer}.weight"].astype(np.float64)
     kernel = np.moveaxis(weight, (0, 1), (-1, -2))
     if names.norm is None:

@@ -36,8 +36,10 @@ class ResidualBlock(nn.Module):
         """`[B, height, width, channels]` to the same with other channels, halved where `halves`."""
         options = {"spectral_norm": self.spectral_norm, "dtype": self.dtype}
         reduce: Literal["mean"] | None = "mean" if self.halves else None
+        # No bias, and no width of its own, as in the paper.
         inner = Conv(x.shape[-1], self.activation, use_bias=False, **options)(x)
         residual = Conv(self.channels, self.activation, reduce=reduce, **options)(inner)
+        # A 1 x 1 convolution and the average commute, and after the average it has a quarter of the pixels.
         shortcut = Conv(self.channels, size=1, **options)(mean_pool(x) if self.halves else x)
         return residual + shortcut
 

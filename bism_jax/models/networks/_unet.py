@@ -48,6 +48,7 @@ class UNet(nn.Module):
     def __call__(self, v: Float[Array, "batch height width colours"]) -> Reconstruction:
         """The reconstruction, and the code it went through."""
         check_image_shape(v)
+        # All further layers are on a quarter of the pixels, at no loss: a patch keeps its four.
         patches = _to_patches(v)
         x = self._conv(self.channels)(patches)
         fine = self._block(1)(x)
@@ -59,6 +60,7 @@ class UNet(nn.Module):
         code = dense(flat, self.num_code)
         x = dense(code, flat.shape[-1])
         x = self._block(4)(x.reshape(coarse.shape))
+        # A 1 x 1 convolution and the doubling commute, and before it there are a quarter of the pixels.
         x = self._block(2)(_double(self._conv(2 * self.channels, size=1)(x)) + middle)
         x = self._block(1)(_double(self._conv(self.channels, size=1)(x)) + fine)
         x = self._conv(patches.shape[-1], activation=self.activation)(x)

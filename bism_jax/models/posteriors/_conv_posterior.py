@@ -58,4 +58,5 @@ class ConvGaussianPosterior(nn.Module):
         """The posterior of each image, with batch shape `(B,)` and event shape `(num_hidden,)`."""
         x = ConvEncoder(self.widths)(v)
         mean, log_std = (dense(x, self.num_hidden, name) for name in ("mean", "log_std"))
+        # The logarithm is learnt, so that every value of it is a scale.
         return DiagonalGaussian(mean, jnp.exp(log_std))

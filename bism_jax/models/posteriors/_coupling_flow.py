@@ -65,6 +65,7 @@ class CouplingFlow:
     ) -> Float[Array, "*batch latent"]:
         """The latents h of the noise."""
         transform = self._bijection(params).transform
+        # A bijection of flowjax takes one vector, without axes of particles or rows.
         return jnp.vectorize(transform, signature="(m),(d)->(m)")(noise, context)
 
     def inverse(
@@ -80,12 +81,14 @@ class CouplingFlow:
 
         structure = _structure(self, jnp.result_type(*params.values()))
         conditioners = jax.tree_util.tree_map_with_path(
+            # Activation functions are leaves too, and stay.
             lambda path, leaf: params[_name(path)] if isinstance(leaf, jax.Array) else leaf,
             _conditioners(structure),
         )
         return eqx.tree_at(_conditioners, structure, conditioners)
 
 
+# A model is traced many times over, and flowjax builds and initialises each layer anew.
 @functools.lru_cache(maxsize=32)
 def _structure(flow: CouplingFlow, dtype: Any) -> Any:
     """The flow with weights to be replaced; its other arrays are constants, floating ones of this dtype."""
@@ -109,6 +112,7 @@ def _structure(flow: CouplingFlow, dtype: Any) -> Any:
         permutations = eqx.filter_vmap(Permute)(_orders(flow))
     with jax.ensure_compile_time_eval(), _in_dtype(dtype):
         couplings = eqx.filter_vmap(coupling, axis_size=flow.num_layers)()
+    # A scan over layers, so that the time to compile does not grow with them.
     return Scan(Chain([couplings, permutations]))
 
 
@@ -144,6 +148,7 @@ def _orders(flow: CouplingFlow) -> Array:
 
 
 def _conditioners(structure: Any) -> Any:
+    # The perceptrons alone: permutations and the affine map's own arrays are no parameters.
     return structure.bijection[0].conditioner
 
 
@@ -154,6 +159,7 @@ def _named_arrays(tree: Any) -> list[tuple[str, Array]]:
 
 def _draw(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
     """A kernel `[layers, outputs, inputs]`, or biases `[layers, outputs]` of zero."""
+    # Without `batch_axis` the layers would count as inputs and shrink every kernel.
     kernel_init = jax.nn.initializers.lecun_normal(in_axis=-1, out_axis=-2, batch_axis=0)
     return kernel_init(key, shape, dtype) if len(shape) == 3 else jnp.zeros(shape, dtype)
 

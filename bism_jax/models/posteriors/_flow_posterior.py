@@ -66,6 +66,7 @@ class ConditionalFlow(dist.Distribution):
 
     def log_prob(self, value: Array) -> Array:
         """The log-probability log q(h | v), of which h held fixed leaves the context a function of v."""
+        # Latents of another posterior or of NumPy may be wider, which would widen the parameters' products.
         h = jnp.asarray(value, self.context.dtype)
         noise, log_det = self.flow.inverse(self.params, h, self.context)
         return jax.scipy.stats.norm.logpdf(noise).sum(axis=-1) + log_det
@@ -116,6 +117,7 @@ class FlowPosterior(nn.Module):
             raise TypeError(
                 f"encoder must be a Flax Linen module such as ConvEncoder(), or None, not {self.encoder!r}."
             )
+        # When the posterior is made rather than in the first trace.
         require_flowjax()
         super().__post_init__()
 
@@ -136,4 +138,5 @@ class FlowPosterior(nn.Module):
                 f"encoder returns {returned} for v of shape {v.shape}; it must return [batch, context]: "
                 "flatten its output."
             )
+        # An encoder may compute in bfloat16, whose 8 bits a log-determinant does not survive.
         return context.astype(working_dtype(v.dtype))

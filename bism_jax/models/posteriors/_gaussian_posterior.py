@@ -32,6 +32,7 @@ class DiagonalGaussian(dist.Independent):
     ) -> None:
         checks.array("loc", loc, "[batch, latent]")
         checks.array("scale", scale, "[batch, latent]")
+        # numpyro's own type inside, so that its divergences in closed form apply.
         super().__init__(dist.Normal(loc, scale, validate_args=validate_args), 1, validate_args=validate_args)
 
     def draw_noise(
@@ -67,6 +68,7 @@ class GaussianPosterior(nn.Module):
     @nn.compact
     def __call__(self, v: Float[Array, "batch *visible"]) -> Any:
         """The posterior of each row, with batch shape `(B,)` and event shape `(num_hidden,)`."""
+        # One perceptron for both, so one product a layer.
         outputs = MLP(self.widths, 2 * self.num_hidden, jax.nn.silu)(v.reshape(v.shape[0], -1))
         mean, log_std = jnp.split(outputs, 2, axis=-1)
         return DiagonalGaussian(mean, jnp.exp(log_std))
