@@ -640,6 +640,13 @@ ENTRY_POINTS = {
     "maximum_mean_discrepancy": lambda: evaluation.maximum_mean_discrepancy(*PAIR),
     "energy_distance": lambda: evaluation.energy_distance(*PAIR),
 }  # fmt: skip
+
+
+def operations_and_kib(planned):
+    """To the KiB: casts that strict promotion asks for are some bytes of scalars."""
+    return [(row.flops, round(row.memory_bytes / 1024)) for row in planned]
+
+
 SLOW_ENTRY_POINTS = {
     "sample_joint": lambda: samplers.sample_joint(
         ENERGY.apply, theta(), KEY, DATA[:6], DATA[:6, :2], SCHEDULE, num_snapshots=2
@@ -683,7 +690,7 @@ SLOW_ENTRY_POINTS = {
     "frechet_distance": lambda: evaluation.frechet_distance(*PAIR),
     "kernel_distance": lambda: evaluation.kernel_distance(*PAIR, KEY, subset_size=10),
     "precision_recall": lambda: evaluation.precision_recall(*PAIR),
-    "plan": lambda: str(plan(ENERGY, GAUSSIAN, DATA[:6], strategies=[Unrolled(2)])),
+    "plan": lambda: operations_and_kib(plan(ENERGY, GAUSSIAN, DATA[:6], strategies=[Unrolled(2)])),
 }  # fmt: skip
 # Whose width is JAX's default, and with it what they are; numpyro's draws are of the default dtype too.
 DRAWS_INTEGERS = ("critic_fisher_divergence", "nuts")
@@ -712,7 +719,8 @@ def test_x64_does_not_change_what_is_measured_or_drawn(name):
     if name in DRAWS_INTEGERS:
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
         return
-    if name == "plan":  # integers are wider, so it is the table that is there
-        assert found.splitlines()[0] == expected.splitlines()[0]
+    if name == "plan":  # integers are wider, and so the program
+        assert found[0][0] == pytest.approx(expected[0][0], rel=0.05)
+        assert 1 <= found[0][1] / expected[0][1] < 2
         return
     chex.assert_trees_all_close(found, expected, rtol=1e-3, atol=1e-4)
