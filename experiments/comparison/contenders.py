@@ -6,21 +6,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from bism_jax import (
-    DSM,
-    KSD,
-    NCE,
-    SSM,
-    VNCE,
-    BiDVL,
-    ContrastiveDivergence,
-    Optimizers,
-    PersistentContrastiveDivergence,
-    PersistentVI,
-    ScoreMatching,
-    VaGES,
-)
-from bism_jax.methods import Fadeout, UniformBinary
+from bism_jax import methods, objectives
 from bism_jax.models import BernoulliPosterior, GaussianPosterior, MLPDecoder
 from bism_jax.typing import Method
 from experiments.methods import MethodConfig
@@ -44,24 +30,24 @@ def checkerboard_contenders(num_data: int) -> dict[str, Contender]:
     """Every method, on a GRBM with 2 visible and 4 hidden units; Adam 1e-3 throughout."""
     posterior = BernoulliPosterior(4)
     # The authors' Adam, which has no momentum, at ten times their rates, to suit this comparison's.
-    rates = Optimizers(optax.adam(1e-3, b1=0.0, b2=0.9), optax.adam(3e-3, b1=0.0, b2=0.9))
-    bidvl = BiDVL(MLPDecoder((2,), (64, 64)), optimizers=rates)
+    rates = methods.Optimizers(optax.adam(1e-3, b1=0.0, b2=0.9), optax.adam(3e-3, b1=0.0, b2=0.9))
+    bidvl = methods.BiDVL(MLPDecoder((2,), (64, 64)), optimizers=rates)
     return {
-        "CD-1": Contender(ContrastiveDivergence(1)),
-        "CD-5": Contender(ContrastiveDivergence(5)),
-        "CD-10": Contender(ContrastiveDivergence(10)),
-        "PCD-1": Contender(PersistentContrastiveDivergence(1)),
-        "PersistentVI": Contender(PersistentVI(num_data)),
-        "PersistentVI Fadeout": Contender(PersistentVI(num_data, prior=Fadeout())),
-        "NCE": Contender(NCE()),
-        "VNCE": Contender(VNCE(), posterior),
-        "SSM": Contender(ScoreMatching(SSM())),
-        "DSM": Contender(ScoreMatching(DSM(0.05))),
-        "KSD": Contender(ScoreMatching(KSD(0.1))),
-        "IS-KSD": Contender(ScoreMatching(KSD(0.1), free_energy=UniformBinary(4))),
+        "CD-1": Contender(methods.ContrastiveDivergence(1)),
+        "CD-5": Contender(methods.ContrastiveDivergence(5)),
+        "CD-10": Contender(methods.ContrastiveDivergence(10)),
+        "PCD-1": Contender(methods.PersistentContrastiveDivergence(1)),
+        "PersistentVI": Contender(methods.PersistentVI(num_data)),
+        "PersistentVI Fadeout": Contender(methods.PersistentVI(num_data, prior=methods.Fadeout())),
+        "NCE": Contender(methods.NCE()),
+        "VNCE": Contender(methods.VNCE(), posterior),
+        "SSM": Contender(methods.ScoreMatching(objectives.SSM())),
+        "DSM": Contender(methods.ScoreMatching(objectives.DSM(0.05))),
+        "KSD": Contender(methods.ScoreMatching(objectives.KSD(0.1))),
+        "IS-KSD": Contender(methods.ScoreMatching(objectives.KSD(0.1), free_energy=methods.UniformBinary(4))),
         "BiDVL": Contender(bidvl, GaussianPosterior(2, (64, 64))),
-        "VaGES-DSM": Contender(VaGES(DSM(0.05)), posterior),
-        "VaGES-KSD": Contender(VaGES(KSD(0.1)), posterior),
+        "VaGES-DSM": Contender(methods.VaGES(objectives.DSM(0.05)), posterior),
+        "VaGES-KSD": Contender(methods.VaGES(objectives.KSD(0.1)), posterior),
         "BiSSM N=0": Contender(MethodConfig("bissm", num_steps=0).make(), posterior),
         "BiSSM N=5": Contender(MethodConfig("bissm").make(), posterior),
         "BiSSM N=5 kept": Contender(MethodConfig("bissm", **_KEPT).make(), posterior),
