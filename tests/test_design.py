@@ -82,6 +82,8 @@ def test_the_strategy_gives_the_steps_of_the_optimiser_and_the_derivative_it_say
     def end(phi, theta):
         return strategy.solve(problem, phi, theta).phi
 
+    with pytest.raises(ValueError, match="num_steps must be an integer of at least 0, not -2"):
+        names["FirstOrder"](-2)
     np.testing.assert_array_equal(jax.jacrev(end)(phi, theta), np.eye(3))
     np.testing.assert_array_equal(jax.jacrev(end, 1)(phi, theta), np.zeros((3, 3)))
 

@@ -34,6 +34,9 @@ class AbstractStrategy(abc.ABC):
 
     num_steps: int
 
+    def __post_init__(self) -> None:
+        checks.non_negative_int("num_steps", self.num_steps)
+
     def solve(
         self,
         problem: LowerProblem,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import jax
 
-from bism_jax import checks
 from bism_jax.hypergradient._solve import AbstractStrategy, Prepared
 from bism_jax.hypergradient._steps import Steps, make_step, run
 
@@ -25,9 +24,6 @@ class StopGradient(AbstractStrategy):
     Raises:
         ValueError: on a negative `num_steps`.
     """
-
-    def __post_init__(self) -> None:
-        checks.non_negative_int("num_steps", self.num_steps)
 
     def _run(self, prepared: Prepared) -> Steps:
         problem, *arguments, _ = prepared

@@ -44,7 +44,7 @@ class Truncated(AbstractStrategy):
     trusted: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.non_negative_int("num_steps", self.num_steps)
+        super().__post_init__()
         checks.boolean("mixed_mode", self.mixed_mode)
         check_trusted(self.trusted)
         checks.positive_int("last", self.last, alternative="StopGradient(num_steps)")

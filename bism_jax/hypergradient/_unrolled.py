@@ -54,7 +54,7 @@ class Unrolled(AbstractStrategy):
     trusted: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:
-        checks.non_negative_int("num_steps", self.num_steps)
+        super().__post_init__()
         checks.boolean("mixed_mode", self.mixed_mode)
         check_trusted(self.trusted)
         if self.segment is not None and self.segment != "sqrt":
